@@ -1,1 +1,40 @@
-"""Variational autoencoders."""
+"""Variational autoencoders in JAX: the package that the chapters of The Lower Bound build.
+
+Log-values are in nats, sums run over pixels and latents, `log_var` is log sigma^2, and arrays are
+batched over leading axes. `import vae` needs JAX, Flax, Optax and NumPy alone.
+"""
+
+from vae import checkpoints, datasets, distributions, evaluation, figures, networks
+from vae.distributions import bernoulli_log_prob, gaussian_kl, gaussian_log_prob, reparameterize
+from vae.evaluation import evaluate, log_marginal_likelihood
+from vae.model import VAE, Bernoulli, Gaussian
+from vae.networks import MLPDecoder, MLPEncoder
+from vae.objectives import ELBO, BetaObjective, beta_objective, elbo, iwae_bound
+from vae.training import History, fit
+
+__all__ = [
+    "ELBO",
+    "VAE",
+    "Bernoulli",
+    "BetaObjective",
+    "Gaussian",
+    "History",
+    "MLPDecoder",
+    "MLPEncoder",
+    "bernoulli_log_prob",
+    "beta_objective",
+    "checkpoints",
+    "datasets",
+    "distributions",
+    "elbo",
+    "evaluate",
+    "evaluation",
+    "figures",
+    "fit",
+    "gaussian_kl",
+    "gaussian_log_prob",
+    "iwae_bound",
+    "log_marginal_likelihood",
+    "networks",
+    "reparameterize",
+]

@@ -1,0 +1,89 @@
+"""Early, clear errors: each says which argument is wrong, what was given and what is expected.
+
+Shapes and dtypes are known while JAX traces, so those checks also guard compiled code. Values are
+not: the checks of values read concrete arrays and let traced ones pass.
+"""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_traced(value) -> bool:
+    """Whether `value` is inside a JAX transformation, where its entries cannot be read."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def positive_int(name: str, value) -> int:
+    """Return `value` as an int, or raise if it is not a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r} ({type(value).__name__})")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+def positive_float(name: str, value) -> float:
+    """Return `value` as a float, or raise if it is not a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, got {value}")
+    return float(value)
+
+
+def random_key(name: str, key) -> None:
+    """Raise unless `key` is a single JAX random key, new style or old."""
+    if isinstance(key, jax.Array):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            if key.shape == ():
+                return
+        elif key.dtype == jnp.uint32 and key.shape == (2,):
+            return
+        given = f"an array of dtype {key.dtype} and shape {key.shape}"
+    else:
+        given = f"{key!r} ({type(key).__name__})"
+    raise TypeError(f"{name} must be one JAX random key such as jax.random.key(0), got {given}")
+
+
+def float_array(name: str, value) -> None:
+    """Raise unless `value` is an array of floating-point numbers."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        hint = "; divide intensities 0..255 by 255" if dtype == np.uint8 else ""
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {dtype}{hint}")
+
+
+def last_dimension(name: str, value, expected: int) -> None:
+    """Raise unless the last axis of `value` has length `expected`."""
+    shape = np.shape(value)
+    if not shape or shape[-1] != expected:
+        raise ValueError(f"{name} must have a last dimension of {expected}, got shape {shape}")
+
+
+def finite(name: str, value) -> None:
+    """Raise if a concrete `value` holds NaN or an infinity."""
+    if is_traced(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+        return
+    count = int(np.size(value) - np.isfinite(np.asarray(value)).sum())
+    if count:
+        raise ValueError(f"{name} must be finite, got {count} NaN or infinite of {np.size(value)}")
+
+
+def unit_interval(name: str, value) -> None:
+    """Raise if a concrete `value` has an entry outside [0, 1], or a NaN."""
+    if is_traced(value):
+        return
+    array = np.asarray(value)
+    if array.size == 0:
+        return
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        raise ValueError(
+            f"{name} must lie in [0, 1] under a Bernoulli likelihood, got values from {low} to "
+            f"{high}; divide intensities 0..255 by 255"
+        )

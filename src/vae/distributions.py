@@ -1,0 +1,53 @@
+"""Log-densities, KL divergences and sampling: pure functions of arrays, in nats.
+
+All are batched over leading axes and sum over the last one. `log_var` is always log sigma^2.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vae import checks
+
+
+def gaussian_kl(mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """KL(N(mean, diag exp(log_var)) || N(0, I)), summed over the last axis.
+
+    Shapes: mean and log_var (..., latent_dim); returns (...,), in nats, at least 0.
+    Derived in book/building/vae.md, equation `eq-gaussian-kl`; Kingma & Welling 2013, Appendix B.
+    """
+    # expm1 keeps the digits that exp(log_var) - 1 loses when q is close to the prior.
+    return 0.5 * jnp.sum(mean**2 + jnp.expm1(log_var) - log_var, axis=-1)
+
+
+def gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """Log-density of N(mean, diag exp(log_var)) at x, summed over the last axis.
+
+    Shapes: x, mean and log_var broadcast to (..., dim); returns (...,), in nats.
+    Stated in book/foundations/elbo.md, equation `eq-gaussian-log-prob`.
+    """
+    squared_distance = (x - mean) ** 2 * jnp.exp(-log_var)
+    return -0.5 * jnp.sum(squared_distance + log_var + jnp.log(2 * jnp.pi), axis=-1)
+
+
+def bernoulli_log_prob(x: jax.Array, logits: jax.Array) -> jax.Array:
+    """log p(x) of independent Bernoulli pixels with p(x=1) = sigmoid(logits), summed over the last axis.
+
+    Shapes: x in [0, 1] and logits broadcast to (..., dim); returns (...,), in nats. For grey x
+    strictly between 0 and 1 it is a cross-entropy, not the logarithm of a probability.
+    Raises ValueError if x leaves [0, 1].
+    Derived in book/building/vae.md, equation `eq-bernoulli`; Kingma & Welling 2013, Appendix C.1.
+    """
+    checks.unit_interval("x", x)
+    return jnp.sum(x * logits - jax.nn.softplus(logits), axis=-1)
+
+
+def reparameterize(key: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
+    """A sample z = mean + exp(log_var / 2) * eps with eps ~ N(0, I), differentiable in both.
+
+    Shapes: mean and log_var broadcast to the shape returned, (..., latent_dim); every entry has
+    an eps of its own. The key must not be used again.
+    Derived in book/building/vae.md, equation `eq-reparameterize`; Kingma & Welling 2013, Section 2.4.
+    """
+    shape = jnp.broadcast_shapes(jnp.shape(mean), jnp.shape(log_var))
+    eps = jax.random.normal(key, shape, dtype=jnp.result_type(mean, log_var))
+    return mean + jnp.exp(0.5 * log_var) * eps

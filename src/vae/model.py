@@ -1,0 +1,104 @@
+"""The variational autoencoder: an encoder, a standard normal prior, a decoder with its likelihood."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vae import checks
+from vae.distributions import bernoulli_log_prob, gaussian_log_prob, reparameterize
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli:
+    """Independent Bernoulli pixels; the decoder returns their logits.
+
+    Derived in book/building/vae.md, equation `eq-bernoulli`; Kingma & Welling 2013, Appendix C.1.
+    """
+
+    def log_prob(self, x: jax.Array, logits: jax.Array) -> jax.Array:
+        """log p(x|z), shape (...,), in nats; raises ValueError if x leaves [0, 1]."""
+        return bernoulli_log_prob(x, logits)
+
+    def mean(self, logits: jax.Array) -> jax.Array:
+        """The mean image E[x|z] = sigmoid(logits), shape (..., data_dim)."""
+        return jax.nn.sigmoid(logits)
+
+    def check(self, name: str, x) -> None:
+        """Raise ValueError if x leaves [0, 1]."""
+        checks.unit_interval(name, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """Gaussian pixels of one fixed standard deviation; the decoder returns their means.
+
+    Used in book/foundations/elbo.md, equation `eq-linear-gaussian`. Raises ValueError unless
+    std is above 0.
+    """
+
+    std: float
+
+    def __post_init__(self):
+        checks.positive_float("std", self.std)
+
+    def log_prob(self, x: jax.Array, mean: jax.Array) -> jax.Array:
+        """log p(x|z), shape (...,), in nats."""
+        return gaussian_log_prob(x, mean, 2 * jnp.log(self.std))
+
+    def mean(self, mean: jax.Array) -> jax.Array:
+        """The mean image E[x|z], shape (..., data_dim): what the decoder returned."""
+        return mean
+
+    def check(self, name: str, x) -> None:
+        """Raise ValueError if x holds NaN or an infinity."""
+        checks.finite(name, x)
+
+
+class VAE(nnx.Module):
+    """A prior p(z) = N(0, I), a decoder p(x|z) with its likelihood, an encoder q(z|x).
+
+    Shapes: x (..., data_dim), z (..., latent_dim); log-values (...,), in nats. Raises ValueError
+    when encoder and decoder disagree on latent_dim or data_dim.
+    Built in book/building/vae.md, equation `eq-vae`; Kingma & Welling 2013, Section 3.
+    """
+
+    def __init__(self, encoder, decoder, likelihood="bernoulli"):
+        if likelihood == "bernoulli":
+            likelihood = Bernoulli()
+        if not hasattr(likelihood, "log_prob"):
+            raise ValueError(
+                "likelihood must be 'bernoulli' or an object such as Bernoulli() or "
+                f"Gaussian(std=0.1), got {likelihood!r}"
+            )
+        for name in ("latent_dim", "data_dim"):
+            ours, theirs = getattr(encoder, name), getattr(decoder, name)
+            if ours != theirs:
+                raise ValueError(f"the encoder has {name} {ours}, the decoder has {theirs}")
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+
+    def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The (mean, log_var) of q(z|x)."""
+        return self.encoder(x)
+
+    def decode(self, z: jax.Array) -> jax.Array:
+        """The mean image of p(x|z), (..., data_dim)."""
+        return self.likelihood.mean(self.decoder(z))
+
+    def log_likelihood(self, x: jax.Array, z: jax.Array) -> jax.Array:
+        """log p(x|z), summed over the pixels."""
+        return self.likelihood.log_prob(x, self.decoder(z))
+
+    def log_prior(self, z: jax.Array) -> jax.Array:
+        """log p(z), summed over the latents."""
+        return gaussian_log_prob(z, jnp.zeros_like(z), jnp.zeros_like(z))
+
+    def reconstruct(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """The mean image of p(x|z) at one sample z of q(z|x), (..., data_dim)."""
+        return self.decode(reparameterize(key, *self.encode(x)))
+
+    def generate(self, key: jax.Array, n: int) -> jax.Array:
+        """The mean images of p(x|z) at n samples z of the prior, (n, data_dim)."""
+        n = checks.positive_int("n", n)
+        return self.decode(jax.random.normal(key, (n, self.decoder.latent_dim)))

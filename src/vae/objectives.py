@@ -1,0 +1,81 @@
+"""Lower bounds on the evidence log p(x): per example, in nats, higher is better."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vae import checks
+from vae.distributions import gaussian_kl, gaussian_log_prob, reparameterize
+
+
+class ELBO(NamedTuple):
+    """The bound and its two terms, bound = log_likelihood - kl, each of shape (batch,), in nats.
+
+    Derived in book/foundations/elbo.md, equation `eq-elbo-terms`.
+    """
+
+    bound: jax.Array
+    log_likelihood: jax.Array
+    kl: jax.Array
+
+
+class BetaObjective(NamedTuple):
+    """objective = log_likelihood - beta * kl; `kl` is the unweighted one. Each (batch,), in nats.
+
+    Named in book/building/vae.md, equation `eq-beta`.
+    """
+
+    objective: jax.Array
+    log_likelihood: jax.Array
+    kl: jax.Array
+
+
+def elbo(model, x: jax.Array, key: jax.Array) -> ELBO:
+    """The evidence lower bound, estimated with one sample of q(z|x) per example.
+
+    Shapes: x (batch, data_dim); returns (bound, log_likelihood, kl), each (batch,), in nats.
+    Raises TypeError or ValueError where x does not fit the model.
+    Derived in book/foundations/elbo.md, equation `eq-elbo-terms`; Kingma & Welling 2013, eq. 10.
+    """
+    mean, log_var = model.encode(x)
+    z = reparameterize(key, mean, log_var)
+    log_likelihood = model.log_likelihood(x, z)
+    kl = gaussian_kl(mean, log_var)
+    return ELBO(log_likelihood - kl, log_likelihood, kl)
+
+
+def beta_objective(model, x: jax.Array, key: jax.Array, beta: float) -> BetaObjective:
+    """The bound with its KL term weighted by beta: the ELBO at beta = 1, and no ELBO elsewhere.
+
+    For beta > 1 it is a looser lower bound; for beta < 1 it is no bound at all. Shapes as in
+    `elbo`. Raises ValueError for a negative or non-finite beta.
+    Named in book/building/vae.md, equation `eq-beta`; Higgins et al. 2017.
+    """
+    if not checks.is_traced(beta) and not (0 <= beta < float("inf")):
+        raise ValueError(f"beta must be finite and at least 0, got {beta}")
+    _, log_likelihood, kl = elbo(model, x, key)
+    return BetaObjective(log_likelihood - beta * kl, log_likelihood, kl)
+
+
+def log_importance_weights(model, x: jax.Array, key: jax.Array, num_samples: int) -> jax.Array:
+    """log p(x, z) - log q(z|x) at num_samples draws z of q(z|x) per example, in nats.
+
+    Shapes: x (batch, data_dim); returns (num_samples, batch).
+    Derived in book/foundations/elbo.md, equation `eq-importance`.
+    """
+    num_samples = checks.positive_int("num_samples", num_samples)
+    mean, log_var = model.encode(x)
+    z = reparameterize(key, jnp.broadcast_to(mean, (num_samples, *mean.shape)), log_var)
+    return model.log_likelihood(x, z) + model.log_prior(z) - gaussian_log_prob(z, mean, log_var)
+
+
+def iwae_bound(model, x: jax.Array, key: jax.Array, num_samples: int) -> jax.Array:
+    """The importance-weighted bound: log of the mean weight over num_samples draws of q(z|x).
+
+    Its expectation lies between the ELBO and log p(x) and grows with num_samples. Shapes: x
+    (batch, data_dim); returns (batch,), in nats. Raises ValueError if num_samples is below 1.
+    Derived in book/foundations/elbo.md, equation `eq-iwae`; Burda et al. 2015, eq. 8.
+    """
+    log_weights = log_importance_weights(model, x, key, num_samples)
+    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(num_samples)

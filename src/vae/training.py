@@ -1,0 +1,199 @@
+"""`fit`: whole epochs compiled, with progress, a training curve and checkpoints."""
+
+import dataclasses
+import functools
+import time
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from vae import checkpoints, checks
+from vae.evaluation import as_intensities, check_images, evaluate
+from vae.objectives import elbo
+from vae.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The training curve, one entry per epoch; all values are means over examples, in nats.
+
+    `examples` counts the training examples seen by the end of each epoch, `seconds` the training
+    time up to then. `objective` is what was maximised; `log_likelihood`, `kl` and `bound`, their
+    difference, are unweighted whatever the objective was (NaN where the objective does not say).
+    They are means over the epoch's own minibatches, taken before each update. `validation_bound`
+    is the mean bound over the validation set after the epoch, NaN where it was not computed.
+    Read in book/building/vae.md, equation `eq-objective`.
+    """
+
+    examples: np.ndarray
+    seconds: np.ndarray
+    objective: np.ndarray
+    bound: np.ndarray
+    log_likelihood: np.ndarray
+    kl: np.ndarray
+    validation_bound: np.ndarray
+
+
+def fit(
+    model,
+    images,
+    *,
+    key: jax.Array,
+    epochs: int,
+    batch_size: int,
+    optimizer: optax.GradientTransformation,
+    objective=elbo,
+    validation=None,
+    validate_every: int = 1,
+    progress: bool = True,
+    checkpoint=None,
+    checkpoint_every: int = 1,
+) -> History:
+    """Train `model` in place by stochastic gradient ascent on the mean objective; return the curve.
+
+    Each epoch visits the images once, in a new random order and in minibatches of batch_size; what
+    is left over at the end of an epoch is dropped. An epoch is one compiled `jax.lax.scan`, and
+    the images stay on the device as they are (uint8 takes a quarter of the memory).
+
+    Args:
+      images: (n, data_dim), uint8 levels 0..255 or floating-point.
+      key: a JAX random key; the same key on the same machine gives the same bits.
+      optimizer: any Optax optimiser. It sees the gradient of the mean loss, in nats per example.
+      objective: (model, x, key) -> the values to maximise, (batch,), in nats; or a tuple of those,
+        the log-likelihood and the unweighted KL, as `elbo` returns.
+      validation: images to evaluate the bound on, after every `validate_every`-th epoch and the last.
+      checkpoint: a `.npz` file; written after every `checkpoint_every`-th epoch and the last. Where
+        it exists, training continues from it and ends in the bits of an uninterrupted run.
+
+    Raises TypeError or ValueError, before anything is compiled, for images that do not fit the
+    model, a batch_size larger than the set, or a checkpoint of another run (left as it is). Raises
+    FloatingPointError at the first non-finite objective, naming the step; the model then keeps
+    the parameters from before that epoch.
+    Derived in book/building/vae.md, equation `eq-objective`; Kingma & Welling 2013, Algorithm 1.
+    """
+    images = check_images(model, images)
+    epochs = checks.positive_int("epochs", epochs)
+    batch_size = checks.positive_int("batch_size", batch_size)
+    checks.positive_int("validate_every", validate_every)
+    checks.positive_int("checkpoint_every", checkpoint_every)
+    checks.random_key("key", key)
+    if batch_size > len(images):
+        raise ValueError(f"batch_size is {batch_size}, but there are only {len(images)} images")
+    if validation is not None:
+        validation = check_images(model, validation, "validation")
+
+    if checkpoint is not None and Path(checkpoint).suffix != ".npz":
+        raise ValueError(f"checkpoint must be the name of an .npz file, got {str(checkpoint)!r}")
+
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    opt_state = optimizer.init(params)
+    curve, done, run = [], 0, _fingerprint(images, key, batch_size)
+    if checkpoint is not None and Path(checkpoint).exists():
+        (params, opt_state), curve = _resume(checkpoint, (params, opt_state), run)
+        done = len(curve)
+        if done > epochs:
+            raise ValueError(f"{checkpoint} stands at epoch {done}, beyond epochs={epochs}")
+        nnx.update(model, params)
+
+    train_key, validation_key = jax.random.split(key)
+    bar = Progress(epochs, done=done, enabled=progress)
+    seconds, steps = curve[-1][1] if curve else 0.0, len(images) // batch_size
+    for epoch in range(done, epochs):
+        started = time.perf_counter()
+        params, opt_state, terms, finite = _run_epoch(
+            (graphdef, optimizer, objective, batch_size),
+            *(params, opt_state, rest, images, jax.random.fold_in(train_key, epoch)),
+        )
+        terms = np.asarray(terms, np.float64)
+        seconds += time.perf_counter() - started
+        _stop_if_not_finite(terms[:, 0], finite, first_step=epoch * steps + 1)
+        nnx.update(model, params)
+
+        last, score = epoch + 1 == epochs, np.nan
+        if validation is not None and (last or (epoch + 1) % validate_every == 0):
+            score_key = jax.random.fold_in(validation_key, epoch)
+            score = float(np.mean(evaluate(model, validation, key=score_key).bound))
+        value, log_likelihood, kl = (float(mean) for mean in terms.mean(axis=0))
+        examples = (epoch + 1) * steps * batch_size
+        curve.append([examples, seconds, value, log_likelihood - kl, log_likelihood, kl, score])
+        if checkpoint is not None and (last or (epoch + 1) % checkpoint_every == 0):
+            checkpoints.save(checkpoint, (params, opt_state), {"run": run, "curve": curve})
+        name = "bound" if objective is elbo else "objective"
+        bar.update(
+            epoch + 1,
+            f"{name} {value:.2f} nats"
+            + ("" if np.isnan(score) else f", validation bound {score:.2f}"),
+        )
+    columns = np.array(curve, np.float64).T
+    return History(columns[0].astype(np.int64), *columns[1:])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run_epoch(static, params, opt_state, rest, images, key):
+    """One pass over the images: (params, opt_state, (steps, 3) means, whether params are finite)."""
+    graphdef, optimizer, objective, batch_size = static
+    order_key, steps_key = jax.random.split(key)
+    steps = len(images) // batch_size
+    order = jax.random.permutation(order_key, len(images))[: steps * batch_size]
+    batches = order.reshape(steps, batch_size), jax.random.split(steps_key, steps)
+
+    def loss(params, x, key):
+        terms = objective(nnx.merge(graphdef, params, rest), x, key)
+        if not isinstance(terms, tuple):
+            terms = terms, jnp.full_like(terms, jnp.nan), jnp.full_like(terms, jnp.nan)
+        means = jnp.stack([jnp.mean(term) for term in terms])
+        return -means[0], means
+
+    def step(carry, batch):
+        params, opt_state = carry
+        rows, key = batch
+        grads, means = jax.grad(loss, has_aux=True)(params, as_intensities(images[rows]), key)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), means
+
+    (params, opt_state), means = jax.lax.scan(step, (params, opt_state), batches)
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+    return params, opt_state, means, finite
+
+
+def _stop_if_not_finite(values: np.ndarray, params_finite, first_step: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        what = f"the objective became {values[bad[0]]} at step {first_step + bad[0]}"
+    elif not params_finite:
+        what = f"the update of step {first_step + len(values) - 1} made the parameters non-finite"
+    else:
+        return
+    raise FloatingPointError(
+        f"{what} (steps count from 1). The model keeps its parameters from before this epoch. "
+        "A smaller learning rate, or gradient clipping (optax.clip_by_global_norm), usually helps."
+    )
+
+
+def _fingerprint(images, key, batch_size: int) -> dict:
+    """What a checkpoint must share with the run that resumes from it."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    return {
+        "images": f"{images.dtype}{list(images.shape)} crc32 {zlib.crc32(np.asarray(images)):08x}",
+        "key": np.asarray(key).tolist(),
+        "batch_size": batch_size,
+    }
+
+
+def _resume(path, state, run: dict) -> tuple:
+    state, metadata = checkpoints.load(path, state)
+    if metadata.get("run") != run:
+        stored = metadata.get("run") or {}
+        differs = {name: (stored.get(name), run[name]) for name in run}
+        differs = {name: pair for name, pair in differs.items() if pair[0] != pair[1]}
+        raise ValueError(
+            f"{path} belongs to another run: (there, here) differ in {differs}. It was left as "
+            "it is; name another file, or move it away to start anew."
+        )
+    return state, metadata["curve"]

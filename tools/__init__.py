@@ -1,0 +1,1 @@
+"""What turns `book/` into notebooks and pages. Run each as `python -m tools.NAME`."""
