@@ -30,7 +30,7 @@ def gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.
 
 
 def bernoulli_log_prob(x: jax.Array, logits: jax.Array) -> jax.Array:
-    """log p(x) of independent Bernoulli pixels with p(x=1) = sigmoid(logits), summed over the last axis.
+    """log p(x) of Bernoulli pixels with p(x=1) = sigmoid(logits), summed over the last axis.
 
     Shapes: x in [0, 1] and logits broadcast to (..., dim); returns (...,), in nats. For grey x
     strictly between 0 and 1 it is a cross-entropy, not the logarithm of a probability.
@@ -46,7 +46,8 @@ def reparameterize(key: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.A
 
     Shapes: mean and log_var broadcast to the shape returned, (..., latent_dim); every entry has
     an eps of its own. The key must not be used again.
-    Derived in book/building/vae.md, equation `eq-reparameterize`; Kingma & Welling 2013, Section 2.4.
+    Derived in book/building/vae.md, equation `eq-reparameterize`; Kingma & Welling 2013,
+    Section 2.4.
     """
     shape = jnp.broadcast_shapes(jnp.shape(mean), jnp.shape(log_var))
     eps = jax.random.normal(key, shape, dtype=jnp.result_type(mean, log_var))

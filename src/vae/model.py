@@ -1,4 +1,4 @@
-"""The variational autoencoder: an encoder, a standard normal prior, a decoder with its likelihood."""
+"""The variational autoencoder: encoder, standard normal prior, decoder with its likelihood."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Encoders and decoders: `flax.nnx` modules that turn arrays into the parameters of distributions."""
+"""Encoders and decoders: `flax.nnx` modules that return the parameters of distributions."""
 
 import numbers
 from collections.abc import Sequence

@@ -66,7 +66,8 @@ def fit(
       optimizer: any Optax optimiser. It sees the gradient of the mean loss, in nats per example.
       objective: (model, x, key) -> the values to maximise, (batch,), in nats; or a tuple of those,
         the log-likelihood and the unweighted KL, as `elbo` returns.
-      validation: images to evaluate the bound on, after every `validate_every`-th epoch and the last.
+      validation: images to evaluate the bound on after every `validate_every`-th epoch and the
+        last.
       checkpoint: a `.npz` file; written after every `checkpoint_every`-th epoch and the last. Where
         it exists, training continues from it and ends in the bits of an uninterrupted run.
 
@@ -135,7 +136,7 @@ def fit(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run_epoch(static, params, opt_state, rest, images, key):
-    """One pass over the images: (params, opt_state, (steps, 3) means, whether params are finite)."""
+    """One pass over the images: (params, opt_state, (steps, 3) means, are the params finite)."""
     graphdef, optimizer, objective, batch_size = static
     order_key, steps_key = jax.random.split(key)
     steps = len(images) // batch_size
