@@ -9,7 +9,14 @@ from vae.distributions import bernoulli_log_prob, gaussian_kl, gaussian_log_prob
 from vae.evaluation import evaluate, log_marginal_likelihood
 from vae.model import VAE, Bernoulli, Gaussian
 from vae.networks import MLPDecoder, MLPEncoder
-from vae.objectives import ELBO, BetaObjective, beta_objective, elbo, iwae_bound
+from vae.objectives import (
+    ELBO,
+    BetaObjective,
+    beta_objective,
+    elbo,
+    iwae_bound,
+    log_importance_weights,
+)
 from vae.training import History, fit
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_prob",
     "iwae_bound",
+    "log_importance_weights",
     "log_marginal_likelihood",
     "networks",
     "reparameterize",

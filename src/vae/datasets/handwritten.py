@@ -52,6 +52,22 @@ class MNIST:
     source: str
     is_stand_in: bool = False
 
+    def describe(self) -> str:
+        """What this is and how it is split, in lines to print; a banner where it is a stand-in."""
+        sizes = (
+            f"{len(self.train):,} images for training, {len(self.validation):,} held out, "
+            f"{len(self.test):,} for the test"
+        )
+        text = f"{self.source}: {sizes}"
+        if not self.is_stand_in:
+            return text
+        rule = "*" * 79
+        return (
+            f"{rule}\nNOT MNIST. No copy of MNIST could be had on this machine. This is\n{text}.\n"
+            "The claims about MNIST are skipped below, and say so. To run them, connect to the\n"
+            "internet, or set VAE_DATA_DIR to a folder that holds mnist/*.gz.\n" + rule
+        )
+
 
 def mnist(*, allow_stand_in: bool = False) -> MNIST:
     """MNIST: 50,000 images for training, 10,000 held out of the training set, 10,000 for the test.
