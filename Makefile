@@ -19,8 +19,8 @@ help: ## list the verbs
 book: $(STAMP) ## execute the chapters that changed, build the pages: _build/html/index.html
 	@$(PY) -m tools.build
 
-test: $(STAMP) ## unit tests, structure tests, every cell of every chapter; feeds the pages too
-	@$(PY) -m tools.execute --tests
+test: $(STAMP) ## all tests and every cell of every chapter; feeds the pages too (CHAPTERS=...)
+	@$(PY) -m tools.execute $(if $(CHAPTERS),$(CHAPTERS),--tests)
 
 pages-test: $(STAMP) ## look at the built pages in a real browser (needs Chromium)
 	@$(PY) -m pytest tests/pages

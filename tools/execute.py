@@ -49,6 +49,8 @@ def execute(chapters: list[Chapter], tests: bool = False, options: list[str] | N
     notebooks = [str(path.relative_to(ROOT)) for _, path in generate(chapters)]
     print(f"Executing {len(notebooks)} chapters, two at a time", flush=True)
     command = [sys.executable, "-m", "pytest", *NBVAL, *(options or [])]
+    if not sys.stdout.isatty():
+        command.append("--color=no")
     command += [*(["tests"] if tests else []), *notebooks]
     return subprocess.run(command, cwd=ROOT, env=os.environ, check=False).returncode
 
