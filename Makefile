@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PORT ?= 8000
 CHAPTERS ?=
+RUNS ?=
 
 .PHONY: help book test pages-test serve weave bench colab reproduce lint format lock clean
 
@@ -37,8 +38,8 @@ bench: $(STAMP) ## print the speed of vae.fit against a plain loop and against i
 colab: $(STAMP) ## run the notebooks as Colab would, in an environment with its versions (CHAPTERS=...)
 	@$(PY) -m tools.colab $(CHAPTERS)
 
-reproduce: $(STAMP) ## repeat the long runs whose results the chapters show (hours)
-	@$(PY) -m experiments.mnist --full
+reproduce: $(STAMP) ## list the long runs and their cost; RUNS=all or RUNS=NAME repeats them
+	@$(PY) -m experiments $(RUNS)
 
 lint: $(STAMP) ## check style and format of the code and of the chapters' cells
 	@$(PY) -m ruff check .

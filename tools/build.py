@@ -1,6 +1,7 @@
 """`make book`: execute the chapters that changed, then build the pages from what was executed.
 
-`--no-execute` fails instead of executing; `--cold` builds the pages from nothing.
+`--no-execute` fails instead of executing; `--cold` builds the pages even if nothing changed. They
+are always built from nothing: a warm build would hide the warnings of unchanged pages.
 """
 
 import argparse
@@ -13,14 +14,18 @@ import sys
 import time
 from pathlib import Path
 
+from nbformat import NotebookNode
+
 from tools import executions, repository
-from tools.chapters import Chapter, ChapterError, notebook_chapters
+from tools.chapters import Chapter, ChapterError
 from tools.execute import execute
 from tools.notebooks import Generator, notebook_path, write
 from tools.places import BOOK, BUILD, CONFIG, CONTENTS, LOCK, PAGES, ROOT
 
 STAMP = PAGES / ".built-from"  # the digest of everything that the pages were built from
 LOG = BUILD / "pages.log"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_TELLING = re.compile(r"\b(WARNING|ERROR|CRITICAL|[A-Z]\w*Error)\b")
 _EXECUTION = re.compile(r"^.*Execut(?:ing|ed) notebook.*$", re.MULTILINE)
 
 
@@ -57,21 +62,20 @@ def build_pages() -> int:
         text=True,
         check=False,
     )
-    LOG.write_text(done.stdout, encoding="utf-8")
-    executed = complaints(done.stdout)
-    if done.returncode or executed:
-        print(done.stdout)
+    log = _COLOUR.sub("", done.stdout)
+    LOG.write_text(log, encoding="utf-8")
+    executed = complaints(log)
     for line in executed:
         print(f"The page build executed a chapter: {line}", file=sys.stderr)
+    if done.returncode:
+        telling = [line for line in log.splitlines() if _TELLING.search(line)]
+        print("\n".join(telling or log.splitlines()[-20:]), file=sys.stderr)
     return done.returncode or bool(executed)
 
 
-def publish_notebooks(chapters: list[Chapter], folder: Path = PAGES) -> None:
-    """Put each chapter's executed notebook beside its page."""
-    generator = Generator()
-    address, commit = repository.address(), repository.commit()
-    for chapter in chapters:
-        notebook = generator.notebook(chapter, address, commit)
+def publish_notebooks(notebooks: dict[Chapter, NotebookNode], folder: Path = PAGES) -> None:
+    """Put each chapter's notebook, with the outputs that were kept, beside its page."""
+    for chapter, notebook in notebooks.items():
         executed = executions.kept(chapter)
         write(executions.with_outputs(notebook, executed), notebook_path(chapter, folder))
 
@@ -79,7 +83,10 @@ def publish_notebooks(chapters: list[Chapter], folder: Path = PAGES) -> None:
 def build(may_execute: bool = True, cold: bool = False) -> int:
     """Bring `_build/html` up to date; an exit status."""
     start = time.monotonic()
-    chapters = notebook_chapters()
+    generator = Generator()
+    chapters = generator.chapters
+    address, commit = repository.address(), repository.commit()
+    notebooks = {chapter: generator.notebook(chapter, address, commit) for chapter in chapters}
     stale = [chapter for chapter in chapters if executions.kept(chapter) is None]
     print(f"[1/3] Chapters: {len(chapters)}, of which {len(stale)} to execute", flush=True)
     for chapter in stale:
@@ -94,21 +101,19 @@ def build(may_execute: bool = True, cold: bool = False) -> int:
             print(f"Not built, for these did not pass: {', '.join(left)}", file=sys.stderr)
             return status or 1
     key = pages_key(chapters)
-    if cold:
-        shutil.rmtree(PAGES, ignore_errors=True)
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
-    if STAMP.exists() and STAMP.read_text(encoding="utf-8") == key:
+    if not cold and STAMP.exists() and STAMP.read_text(encoding="utf-8") == key:
         print("[2/3] Pages: nothing changed, so they stand as they are", flush=True)
     else:
-        print("[2/3] Pages: building, with warnings as errors", flush=True)
-        STAMP.unlink(missing_ok=True)
+        print("[2/3] Pages: building all, with warnings as errors", flush=True)
+        for folder in (PAGES, BUILD / ".doctrees", BUILD / "jupyter_execute"):
+            shutil.rmtree(folder, ignore_errors=True)
         executions.fill_cache(chapters)
         status = build_pages()
         if status:
             print(f"The pages are not built; the log is {LOG.relative_to(ROOT)}", file=sys.stderr)
             return status
     print("[3/3] Notebooks: executed ones beside their pages", flush=True)
-    publish_notebooks(chapters)
+    publish_notebooks(notebooks)
     STAMP.write_text(key, encoding="utf-8")
     print(f"Done in {time.monotonic() - start:.0f} s. Open {PAGES.relative_to(ROOT)}/index.html")
     return 0
@@ -118,7 +123,9 @@ def main() -> int:
     """Build as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-execute", action="store_true", help="fail if a chapter would run")
-    parser.add_argument("--cold", action="store_true", help="build the pages from nothing")
+    parser.add_argument(
+        "--cold", action="store_true", help="build the pages even if nothing changed"
+    )
     arguments = parser.parse_args()
     try:
         return build(may_execute=not arguments.no_execute, cold=arguments.cold)

@@ -107,6 +107,7 @@ def run_notebook(chapter: Chapter, path: Path) -> bool:
         "BOOK_REPOSITORY": ROOT.as_uri(),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JAX_PLATFORMS": "cpu",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else old ipykernel warns on stderr
     }
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
