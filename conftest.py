@@ -118,6 +118,10 @@ def pytest_runtest_makereport(item, call):
                 run.skipped += reasons
             report.outcome = "skipped"
             report.longrepr = (str(item.path), item.cell_num, f"Skipped: {'; '.join(reasons)}")
+    if report.when == "call" and report.failed:
+        first = item.parent.__dict__.setdefault("first_failure", item.name)
+        if first != item.name:  # what follows a failure is mostly its echo
+            report.longrepr = f"{item.nodeid} failed too, after {first}, which see"
     if run and report.when == "call" and _is_last(item):
         report.user_properties.append((LINE, _finish(item.parent, run)))
     return report
