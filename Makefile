@@ -65,10 +65,10 @@ clean: ## remove everything that was made, the environments too
 # A failed install leaves no stamp, so the next call tries again.
 $(STAMP): requirements.txt pyproject.toml
 	@rm -f $@
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "The book needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1 || echo missing`."; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "The book needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>/dev/null || echo not there`."; \
 	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@if command -v uv >/dev/null 2>&1; then \
+	@if uv --version >/dev/null 2>&1; then \
 	  echo "Installing the locked packages into $(VENV) with uv"; \
 	  [ -x $(PY) ] || uv venv --quiet --python "`command -v $(PYTHON)`" $(VENV); \
 	  uv pip install --quiet --python $(PY) --require-hashes -r requirements.txt && \

@@ -57,6 +57,8 @@ def python_for_colab() -> str:
 def install(*arguments: str, check: bool = True) -> bool:
     """Install into `.colab/` without changing what Colab has; whether it worked."""
     uv = shutil.which("uv")
+    if uv and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode:
+        uv = None
     pip = (
         [uv, "pip", "install", "--python", str(PYTHON)] if uv else [PYTHON, "-m", "pip", "install"]
     )

@@ -52,8 +52,8 @@ except ModuleNotFoundError:
     import subprocess
     import sys
 
-    address = os.environ.get("BOOK_REPOSITORY") or {address!r}
-    commit = {commit!r}
+    address = os.environ.get("BOOK_REPOSITORY") or {address}
+    commit = {commit}
     if not (address and commit):
         raise ModuleNotFoundError(
             "This notebook needs the package `vae`, and was made without a repository to install "
@@ -72,7 +72,9 @@ except ModuleNotFoundError:
 
 def set_up_cells(address: str | None, commit: str | None) -> list[NotebookNode]:
     """The cells that every notebook starts with: what the set-up does, then the set-up."""
-    code = _SET_UP_CODE.format(address=address, commit=commit)
+    literal = {"address": address, "commit": commit}
+    quoted = {key: f'"{value}"' if value else "None" for key, value in literal.items()}
+    code = _SET_UP_CODE.format(**quoted)
     metadata = {SET_UP: True, "tags": ["hide-input"]}
     return [
         new_markdown_cell(_SET_UP_TEXT, id="set-up-text", metadata={SET_UP: True}),

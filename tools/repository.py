@@ -38,7 +38,7 @@ def normalise(address: str | None) -> str | None:
 def address(root: Path = ROOT) -> str | None:
     """The repository's address: `BOOK_REPOSITORY`, else git's `origin` if it is on a network."""
     given = os.environ.get("BOOK_REPOSITORY")
-    return given or normalise(_git("remote", "get-url", "origin", root=root))
+    return normalise(given) or given or normalise(_git("remote", "get-url", "origin", root=root))
 
 
 def commit(root: Path = ROOT) -> str | None:

@@ -27,6 +27,10 @@ def test_the_environment_comes_before_origin(monkeypatch, tmp_path):
     assert repository.address(tmp_path) is None
     monkeypatch.setenv("BOOK_REPOSITORY", "https://example.org/o/r")
     assert repository.address(tmp_path) == "https://example.org/o/r"
+    monkeypatch.setenv("BOOK_REPOSITORY", "git@example.org:o/r.git")
+    assert repository.address(tmp_path) == "https://example.org/o/r"
+    monkeypatch.setenv("BOOK_REPOSITORY", "file:///srv/clone")
+    assert repository.address(tmp_path) == "file:///srv/clone"
 
 
 def test_colab_opens_github_alone():
