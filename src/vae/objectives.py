@@ -48,7 +48,7 @@ def elbo(model, x: jax.Array, key: jax.Array) -> ELBO:
 def beta_objective(model, x: jax.Array, key: jax.Array, beta: float) -> BetaObjective:
     """The bound with its KL term weighted by beta: the ELBO at beta = 1, and no ELBO elsewhere.
 
-    For beta > 1 it is a looser lower bound; for beta < 1 it is no bound at all. Shapes as in
+    For beta > 1 it is a looser lower bound; for beta < 1 it may exceed log p(x). Shapes as in
     `elbo`. Raises ValueError for a negative or non-finite beta.
     Named in book/building/vae.md, equation `eq-beta`; Higgins et al. 2017.
     """

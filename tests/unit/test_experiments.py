@@ -1,0 +1,130 @@
+"""What the long runs recorded, the ledger made of it, and the published numbers beside it."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import ledger, mnist_nz20, published, runs
+
+# Values of Figure 2, N_z = 20, from a second reading of the plots, rounded to 0.1 nats.
+READ_OFF = {
+    ("AEVB_train", 1e6): -126.3,
+    ("AEVB_test", 1e6): -124.2,
+    ("AEVB_train", 1e7): -104.2,
+    ("AEVB_test", 1e7): -104.8,
+    ("AEVB_test", 1e8): -100.2,
+    ("WS_test", 1e8): -104.6,
+}
+
+
+@pytest.mark.parametrize(("curve", "samples"), READ_OFF)
+def test_the_published_curves_hold_the_values_of_the_figure(curve, samples):
+    # The digitised points are good to 0.1 nats, the values above are rounded to 0.1.
+    assert published.figure2_at(curve, 20, samples) == pytest.approx(
+        READ_OFF[curve, samples], abs=0.16
+    )
+
+
+def test_between_two_points_a_published_curve_is_interpolated_on_the_logarithmic_axis():
+    xs, ys = published.figure2("AEVB_test", 20)
+    middle = np.sqrt(xs[3] * xs[4])
+    assert published.figure2_at("AEVB_test", 20, middle) == pytest.approx((ys[3] + ys[4]) / 2)
+
+
+def test_a_curve_or_a_place_that_the_paper_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="no curve 'AEVB_test' for MNIST, N_z = 7"):
+        published.figure2("AEVB_test", 7)
+    with pytest.raises(ValueError, match="not 1e"):
+        published.figure2_at("AEVB_test", 20, 1e12)
+
+
+def test_the_ledger_holds_what_the_recorded_runs_say():
+    for row in mnist_nz20.ledger_rows():
+        assert ledger.row(row["id"]) == {name: str(value) for name, value in row.items()}
+
+
+def test_every_recorded_run_says_where_it_comes_from():
+    for optimizer in ("adagrad", "adam"):
+        for seed in mnist_nz20.SEEDS:
+            _, arrays, metadata = mnist_nz20.recorded(optimizer, seed)
+            assert metadata["seed"] == seed and metadata["optimizer"] == optimizer
+            assert metadata["commit"] and not metadata["commit"].endswith("+changes")
+            assert set(metadata["versions"]) == set(runs.PACKAGES)
+            assert metadata["seconds"] > 0 and metadata["command"].startswith("python -m ")
+            assert arrays["curve/examples"][-1] == mnist_nz20.EPOCHS * mnist_nz20.TRAIN
+            # The last point of the curve and the final score are two estimates of one bound.
+            last = arrays["curve/validation_bound"][-1]
+            assert abs(last - metadata["scores"]["test"]) < 0.2
+
+
+def test_the_step_size_is_the_one_of_the_best_mean_training_bound():
+    arrays, metadata = runs.read_result("mnist_nz20-step-sizes")
+    means = arrays["train_bound"].mean(axis=1)
+    assert metadata["chosen"] == max(zip(means, metadata["step_sizes"], strict=True))[1]
+    assert mnist_nz20.recorded("adagrad")[2]["step_size"] == metadata["chosen"]
+
+
+@pytest.fixture
+def own_ledger(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.csv"
+    shutil.copy(ledger.PATH, path)
+    monkeypatch.setattr(ledger, "PATH", path)
+    return path
+
+
+def test_adding_a_row_replaces_the_row_of_its_id_and_keeps_the_others(own_ledger):
+    before = ledger.read()
+    new = {**before[0], "ours": "-1.5"}
+    ledger.add([new])
+    after = ledger.read()
+    assert [row["id"] for row in after] == [row["id"] for row in before]
+    assert after[0]["ours"] == "-1.5" and after[1:] == before[1:]
+
+
+def test_a_row_that_lacks_a_column_is_refused_and_the_ledger_stays(own_ledger):
+    text = own_ledger.read_text()
+    with pytest.raises(ValueError, match="exactly the columns"):
+        ledger.add([{"id": "x", "ours": 1}])
+    assert own_ledger.read_text() == text
+
+
+def test_an_unknown_id_is_answered_with_the_known_ones():
+    with pytest.raises(KeyError, match=r"mnist\.nz20\.aevb\.adam\.1e7\.test"):
+        ledger.row("mnist.nz21")
+
+
+def test_the_ledger_is_a_plain_table_of_the_agreed_columns():
+    with open(ledger.PATH, newline="") as file:
+        rows = list(csv.reader(file))
+    assert tuple(rows[0]) == ledger.COLUMNS
+    assert {len(row) for row in rows} == {len(ledger.COLUMNS)}
+
+
+def test_reproduce_lists_every_experiment_with_its_cost():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments"], capture_output=True, text=True, check=True
+    )
+    assert "mnist_nz20: " in done.stdout and mnist_nz20.COST in done.stdout
+
+
+def test_reproduce_refuses_an_experiment_that_there_is_not():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "mnist_nz21"], capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "there are: mnist_nz20" in done.stderr
+
+
+def test_weights_are_put_where_they_were_taken_from():
+    from flax import nnx
+
+    model, other = mnist_nz20.make_model(3), mnist_nz20.make_model(4)
+    params = mnist_nz20.flat(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    mnist_nz20.load_weights(other, {f"weights/{name}": leaf for name, leaf in params.items()})
+    loaded = mnist_nz20.flat(nnx.to_pure_dict(nnx.state(other, nnx.Param)))
+    assert loaded.keys() == params.keys() and len(params) == 10
+    for name in params:
+        np.testing.assert_array_equal(loaded[name], params[name])
