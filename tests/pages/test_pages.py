@@ -57,6 +57,8 @@ LOOK = r"""() => {
     broken: images.filter(i => !i.complete || i.naturalWidth === 0).map(i => i.src.slice(0, 120)),
     speechless: images.filter(i => !(i.alt || "").trim()).map(i => i.src.slice(0, 120)),
     imageFilters: images.map(i => getComputedStyle(i).filter).filter(f => f !== "none"),
+    imageCards: images.map(i => getComputedStyle(i).backgroundColor)
+      .filter(colour => colour !== "rgba(0, 0, 0, 0)"),
     svgErrors: article.querySelectorAll(".error, .system-message").length,
   };
 }"""
@@ -141,7 +143,8 @@ def test_a_page_reads_well(browser, site, name, width, scheme):
             assert raw not in look["text"], f"raw {raw} on the page"
         assert look["broken"] == []
         assert look["speechless"] == []
-        assert look["imageFilters"] == []
+        assert look["imageFilters"] == []  # nor does the theme dim figures or put cards
+        assert look["imageCards"] == []  # behind them in dark mode
         assert look["svgErrors"] == 0
 
 
