@@ -132,3 +132,25 @@ def test_every_truncation_is_refused(tmp_path):
         (tmp_path / "cut.npz").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"cut\.npz cannot be read as a checkpoint"):
             checkpoints.read(tmp_path / "cut.npz")
+
+
+@pytest.mark.xfail(strict=True, reason="reported")
+@pytest.mark.parametrize("kind", ["one array", "unknown compression", "encrypted"])
+def test_files_of_neighbouring_kinds_are_refused(tmp_path, kind):
+    path = tmp_path / "other.npz"
+    if kind == "one array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        checkpoints.save(path, tree())
+        content = bytearray(path.read_bytes())
+        # The central directory's entry of the first member: its flags at 8, its method at 10.
+        entry = content.index(b"PK\x01\x02")
+        if kind == "encrypted":
+            content[entry + 8] |= 1
+            content[6] |= 1
+        else:
+            content[entry + 10] = content[8] = 99
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.npz cannot be read as a checkpoint"):
+        checkpoints.read(path)

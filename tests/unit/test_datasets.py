@@ -232,6 +232,18 @@ def test_what_the_folder_lacks_is_looked_for_elsewhere_and_not_written_to_it(fol
     assert set(contents(cache)) == set(CONTENT) - {FIRST}
 
 
+def test_the_last_10000_of_the_training_set_are_held_out(folder, monkeypatch):
+    numbers = np.arange(60_000) % 251
+    arrays = dict(zip(CONTENT, (numbers[:, None, None], numbers, *[np.arange(3)] * 2), strict=True))
+    for name, array in arrays.items():
+        (folder / name).write_bytes(idx(array))
+        monkeypatch.setitem(SHA256, name, hashlib.sha256(idx(array)).hexdigest())
+    data = vae.datasets.mnist()
+    for split, expected in ((data.train, numbers[:50_000]), (data.validation, numbers[50_000:])):
+        np.testing.assert_array_equal(split.labels, expected)
+        np.testing.assert_array_equal(split.images[:, 0], expected)
+
+
 # The stand-in
 
 
@@ -284,19 +296,30 @@ def test_an_idx_file_is_read_with_its_shape(tmp_path):
         np.testing.assert_array_equal(back, array)
 
 
+BYTES = b"\0\0\x08"
+NO_IDX = {  # what it is: (its bytes, what the message says)
+    "text": (b"no gzip", "no gzip file"),
+    "cut": (idx(np.arange(200))[:-9], "truncated"),
+    "nothing": (gzip.compress(b""), "no IDX file of bytes"),
+    "floats": (gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd"), "no IDX file of bytes"),
+    "short": (gzip.compress(BYTES + b"\x01\0\0\0\3ab"), "2 bytes for shape"),
+    "long": (gzip.compress(BYTES + b"\x01\0\0\0\3abcd"), "4 bytes for shape"),
+    "cut between sizes": (gzip.compress(BYTES + b"\x03\0\0\0\3"), "truncated"),
+    "cut within a size": (gzip.compress(BYTES + b"\x03\0\0"), r"a\.gz"),
+    "no deflate stream": (idx(np.arange(200))[:10] + b"\xff" * 40, r"a\.gz"),
+}
+REPORTED = pytest.mark.xfail(strict=True, reason="reported")
+
+
 @pytest.mark.parametrize(
-    "content, message",
+    "kind",
     [
-        (b"no gzip", "no gzip file"),
-        (idx(np.arange(200))[:-9], "truncated"),
-        (gzip.compress(b""), "no IDX file of bytes"),
-        (gzip.compress(b"\0\0\x0d\x01\0\0\0\1abcd"), "no IDX file of bytes"),  # floats
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\3ab"), "2 bytes for shape"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\3abcd"), "4 bytes for shape"),
-        (gzip.compress(b"\0\0\x08\x03\0\0\0\3"), "truncated"),
+        pytest.param(kind, marks=[REPORTED] * kind.startswith(("cut within", "no deflate")))
+        for kind in NO_IDX
     ],
 )
-def test_what_is_no_idx_file_is_refused(tmp_path, content, message):
+def test_what_is_no_idx_file_is_refused(tmp_path, kind):
+    content, message = NO_IDX[kind]
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
         handwritten.read_idx(tmp_path / "a.gz")

@@ -24,6 +24,11 @@ def test_levels_become_intensities():
     np.testing.assert_allclose(figures.mosaic(levels, 1, (2, 2)), [[0, 0.2], [0.8, 1]], rtol=1e-6)
 
 
+@pytest.mark.xfail(strict=True, reason="reported")
+def test_a_mosaic_can_do_without_gaps():
+    assert figures.mosaic(IMAGES, 3, (2, 3), gap=0).shape == (4, 9)
+
+
 @pytest.mark.parametrize("images, shape", [(IMAGES, (2, 2)), (IMAGES[0], (2, 3))])
 def test_images_of_another_size_are_refused(images, shape):
     with pytest.raises(ValueError, match=r"images must be \(n, \d\) .*got shape"):

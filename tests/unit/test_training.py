@@ -367,6 +367,22 @@ def test_a_gradient_that_is_no_number_behind_a_finite_objective_is_caught():
     assert_same_params(model, small_vae())
 
 
+@pytest.mark.xfail(strict=True, reason="reported")
+def test_parameters_that_break_without_a_trace_in_the_objective_are_traced_to_their_step():
+    """A bias of infinity saturates tanh: the objective stays finite, and so do the gradients."""
+
+    def update(gradient, count, params=None):
+        def one(path, g):
+            hidden = "hidden" in jax.tree_util.keystr(path) and "bias" in jax.tree_util.keystr(path)
+            return jnp.where(hidden & (count == 1), jnp.inf, 0.0) + 0 * g
+
+        return jax.tree_util.tree_map_with_path(one, gradient), count + 1
+
+    optimizer = optax.GradientTransformation(lambda params: jnp.zeros((), int), update)
+    with pytest.raises(FloatingPointError, match="step 2 "):
+        train(small_vae(), stripes(23), epochs=1, optimizer=optimizer)
+
+
 # Progress
 
 
