@@ -18,6 +18,7 @@ from tools.places import ROOT
 CELLS = {
     "good": "x = 1\nprint('fine')\nx",
     "bad": "assert 1 == 2",
+    "loud": "import sys\nprint('careful', file=sys.stderr)",
     "partial": "print('SKIPPED: the data are not here')",
     "slow": "import time\ntime.sleep(60)",
 }
@@ -40,9 +41,7 @@ def scratch(tmp_path_factory):
     (root / "book" / "index.md").write_text("# Index\n")
     front = "---\nkernelspec:\n  display_name: Python 3\n  name: python3\n---\n\n"
     for name, code in CELLS.items():
-        last = "```{code-cell}\nimport sys\nprint('careful', file=sys.stderr)\n```\n"
-        if name != "bad":
-            last = ""
+        last = "```{code-cell}\nassert x == 1\n```\n" if name == "bad" else ""
         text = f"{front}# {name}\n\n```{{code-cell}}\n{code}\n```\n\n{last}"
         (root / "book" / f"{name}.md").write_text(text)
     toc = {"format": "jb-book", "root": "index"}
@@ -81,6 +80,7 @@ def test_only_chapters_that_passed_are_kept(scratch):
 def test_a_failing_cell_fails(scratch):
     assert "bad.ipynb::Cell 1" in scratch[1]
     assert "bad: 3 cells" in scratch[1]
+    assert "bad.ipynb::Cell 2 failed too, after Cell 1, which see" in scratch[1]
 
 
 def test_a_cell_that_writes_to_stderr_fails(scratch):
