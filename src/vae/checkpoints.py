@@ -68,11 +68,15 @@ def read(path) -> tuple[dict[str, np.ndarray], dict]:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds one array")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+    # RuntimeError: an encrypted file, or one compressed in a way that Python cannot undo.
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read as a checkpoint, it is truncated or another kind of file "
             f"({error}). It was left as it is; move it away to start anew."

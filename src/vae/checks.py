@@ -34,6 +34,20 @@ def positive_float(name: str, value) -> float:
     return float(value)
 
 
+def non_negative_float(name: str, value) -> None:
+    """Raise unless a concrete `value` is one finite number of at least 0."""
+    if is_traced(value):
+        return
+    if (
+        isinstance(value, bool)
+        or np.ndim(value)
+        or not isinstance(value, (numbers.Real, jax.Array))
+    ):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    if not (0 <= value < float("inf")):  # also true for NaN
+        raise ValueError(f"{name} must be finite and at least 0, got {value}")
+
+
 def random_key(name: str, key) -> None:
     """Raise unless `key` is a single JAX random key, new style or old."""
     if isinstance(key, jax.Array):
@@ -63,6 +77,12 @@ def last_dimension(name: str, value, expected: int) -> None:
     shape = np.shape(value)
     if not shape or shape[-1] != expected:
         raise ValueError(f"{name} must have a last dimension of {expected}, got shape {shape}")
+
+
+def batch(name: str, value) -> None:
+    """Raise unless `value` has a batch axis in front of its last one."""
+    if np.ndim(value) < 2:
+        raise ValueError(f"{name} must have shape (batch, data_dim), got shape {np.shape(value)}")
 
 
 def finite(name: str, value) -> None:

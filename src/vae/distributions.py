@@ -45,10 +45,11 @@ def reparameterize(key: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.A
     """A sample z = mean + exp(log_var / 2) * eps with eps ~ N(0, I), differentiable in both.
 
     Shapes: mean and log_var broadcast to the shape returned, (..., latent_dim); every entry has
-    an eps of its own. The key must not be used again.
+    an eps of its own. The key must not be used again. Raises TypeError for what is no key.
     Derived in book/building/vae.md, equation `eq-reparameterize`; Kingma & Welling 2013,
     Section 2.4.
     """
+    checks.random_key("key", key)
     shape = jnp.broadcast_shapes(jnp.shape(mean), jnp.shape(log_var))
     eps = jax.random.normal(key, shape, dtype=jnp.result_type(mean, log_var))
     return mean + jnp.exp(0.5 * log_var) * eps

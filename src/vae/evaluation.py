@@ -59,6 +59,7 @@ def log_marginal_likelihood(model, x, key: jax.Array, num_samples: int) -> jax.A
     """
     num_samples = checks.positive_int("num_samples", num_samples)
     checks.float_array("x", x)
+    checks.batch("x", x)
     checks.random_key("key", key)
     model.likelihood.check("x", x)
     chunk = max(1, min(num_samples, _FLOATS_AT_ONCE // max(1, x.size)))

@@ -69,7 +69,8 @@ def mosaic(images, columns: int, image_shape=(28, 28), gap: int = 2) -> np.ndarr
     tiles = np.full((rows * columns, height + gap, width + gap), np.nan, np.float32)
     tiles[: len(images), :height, :width] = images.reshape(-1, height, width) / scale
     tiles = tiles.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
-    return tiles.reshape(rows * (height + gap), columns * (width + gap))[:-gap, :-gap]
+    picture = tiles.reshape(rows * (height + gap), columns * (width + gap))
+    return picture[: picture.shape[0] - gap, : picture.shape[1] - gap]
 
 
 def show_images(images, *, columns: int, image_shape=(28, 28), title: str = "", ax=None):

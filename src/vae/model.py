@@ -44,7 +44,8 @@ class Gaussian:
         checks.positive_float("std", self.std)
 
     def log_prob(self, x: jax.Array, mean: jax.Array) -> jax.Array:
-        """log p(x|z), shape (...,), in nats."""
+        """log p(x|z), shape (...,), in nats; raises ValueError if x is not finite."""
+        checks.finite("x", x)
         return gaussian_log_prob(x, mean, 2 * jnp.log(self.std))
 
     def mean(self, mean: jax.Array) -> jax.Array:
@@ -67,7 +68,7 @@ class VAE(nnx.Module):
     def __init__(self, encoder, decoder, likelihood="bernoulli"):
         if likelihood == "bernoulli":
             likelihood = Bernoulli()
-        if not hasattr(likelihood, "log_prob"):
+        if isinstance(likelihood, type) or not hasattr(likelihood, "log_prob"):
             raise ValueError(
                 "likelihood must be 'bernoulli' or an object such as Bernoulli() or "
                 f"Gaussian(std=0.1), got {likelihood!r}"
@@ -101,4 +102,5 @@ class VAE(nnx.Module):
     def generate(self, key: jax.Array, n: int) -> jax.Array:
         """The mean images of p(x|z) at n samples z of the prior, (n, data_dim)."""
         n = checks.positive_int("n", n)
+        checks.random_key("key", key)
         return self.decode(jax.random.normal(key, (n, self.decoder.latent_dim)))

@@ -1,7 +1,7 @@
 """Encoders and decoders: `flax.nnx` modules that return the parameters of distributions."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -77,8 +77,12 @@ def hidden_layers(input_dim: int, hidden_dims, activation, *, rngs: nnx.Rngs, **
 
     `hidden_dims` is one width or a sequence of widths; an empty one leaves the input as it is.
     """
+    if isinstance(hidden_dims, numbers.Integral):
+        hidden_dims = [hidden_dims]
+    elif not isinstance(hidden_dims, Iterable):
+        raise TypeError(f"hidden_dims must be a width or a sequence of widths, got {hidden_dims!r}")
     layers, width = [], input_dim
-    for hidden_dim in [hidden_dims] if isinstance(hidden_dims, numbers.Integral) else hidden_dims:
+    for hidden_dim in hidden_dims:
         checks.positive_int("hidden_dims", hidden_dim)
         layers += [nnx.Linear(width, hidden_dim, rngs=rngs, **init), activation]
         width = hidden_dim

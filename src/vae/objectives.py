@@ -52,8 +52,7 @@ def beta_objective(model, x: jax.Array, key: jax.Array, beta: float) -> BetaObje
     `elbo`. Raises ValueError for a negative or non-finite beta.
     Named in book/building/vae.md, equation `eq-beta`; Higgins et al. 2017.
     """
-    if not checks.is_traced(beta) and not (0 <= beta < float("inf")):
-        raise ValueError(f"beta must be finite and at least 0, got {beta}")
+    checks.non_negative_float("beta", beta)
     _, log_likelihood, kl = elbo(model, x, key)
     return BetaObjective(log_likelihood - beta * kl, log_likelihood, kl)
 

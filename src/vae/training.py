@@ -106,13 +106,14 @@ def fit(
     seconds, steps = curve[-1][1] if curve else 0.0, len(images) // batch_size
     for epoch in range(done, epochs):
         started = time.perf_counter()
-        params, opt_state, terms, finite = _run_epoch(
-            (graphdef, optimizer, objective, batch_size),
-            *(params, opt_state, rest, images, jax.random.fold_in(train_key, epoch)),
-        )
+        static = graphdef, optimizer, objective, batch_size
+        arrays = params, opt_state, rest, images, jax.random.fold_in(train_key, epoch)
+        params, opt_state, terms, finite = _run_epoch(static, False, *arrays)
         terms = np.asarray(terms, np.float64)
         seconds += time.perf_counter() - started
-        _stop_if_not_finite(terms[:, 0], finite, first_step=epoch * steps + 1)
+        if not (finite.all() and np.isfinite(terms[:, 0]).all()):
+            finite = _run_epoch(static, True, *arrays)[-1]  # once more, to find the step
+            _stop(terms[:, 0], np.asarray(finite), first_step=epoch * steps + 1)
         nnx.update(model, params)
 
         last, score = epoch + 1 == epochs, np.nan
@@ -134,9 +135,13 @@ def fit(
     return History(columns[0].astype(np.int64), *columns[1:])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _run_epoch(static, params, opt_state, rest, images, key):
-    """One pass over the images: (params, opt_state, (steps, 3) means, are the params finite)."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_epoch(static, watch, params, opt_state, rest, images, key):
+    """One pass over the images: (params, opt_state, (steps, 3) means, are the params finite).
+
+    The last is one answer for the end of the epoch; with `watch`, one after each step, which
+    costs a pass over the parameters each.
+    """
     graphdef, optimizer, objective, batch_size = static
     order_key, steps_key = jax.random.split(key)
     steps = len(images) // batch_size
@@ -155,21 +160,25 @@ def _run_epoch(static, params, opt_state, rest, images, key):
         rows, key = batch
         grads, means = jax.grad(loss, has_aux=True)(params, as_intensities(images[rows]), key)
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), means
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state), (means, all_finite(params) if watch else None)
 
-    (params, opt_state), means = jax.lax.scan(step, (params, opt_state), batches)
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
-    return params, opt_state, means, finite
+    def all_finite(params):
+        return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+    (params, opt_state), (means, finite) = jax.lax.scan(step, (params, opt_state), batches)
+    return params, opt_state, means, finite if watch else all_finite(params)
 
 
-def _stop_if_not_finite(values: np.ndarray, params_finite, first_step: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        what = f"the objective became {values[bad[0]]} at step {first_step + bad[0]}"
-    elif not params_finite:
-        what = f"the update of step {first_step + len(values) - 1} made the parameters non-finite"
+def _stop(values: np.ndarray, params_finite: np.ndarray, first_step: int) -> None:
+    """Raise, naming the first step whose objective, or whose update, was not finite."""
+    objective, update = ~np.isfinite(values), ~params_finite
+    if not update.any() or objective[: update.argmax() + 1].any():
+        step = int(objective.argmax())
+        what = f"the objective became {values[step]} at step {first_step + step}"
     else:
-        return
+        step = int(update.argmax())
+        what = f"the update of step {first_step + step} made the parameters non-finite"
     raise FloatingPointError(
         f"{what} (steps count from 1). The model keeps its parameters from before this epoch. "
         "A smaller learning rate, or gradient clipping (optax.clip_by_global_norm), usually helps."

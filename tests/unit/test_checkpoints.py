@@ -134,7 +134,6 @@ def test_every_truncation_is_refused(tmp_path):
             checkpoints.read(tmp_path / "cut.npz")
 
 
-@pytest.mark.xfail(strict=True, reason="reported")
 @pytest.mark.parametrize("kind", ["one array", "unknown compression", "encrypted"])
 def test_files_of_neighbouring_kinds_are_refused(tmp_path, kind):
     path = tmp_path / "other.npz"

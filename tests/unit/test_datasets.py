@@ -308,16 +308,9 @@ NO_IDX = {  # what it is: (its bytes, what the message says)
     "cut within a size": (gzip.compress(BYTES + b"\x03\0\0"), r"a\.gz"),
     "no deflate stream": (idx(np.arange(200))[:10] + b"\xff" * 40, r"a\.gz"),
 }
-REPORTED = pytest.mark.xfail(strict=True, reason="reported")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=[REPORTED] * kind.startswith(("cut within", "no deflate")))
-        for kind in NO_IDX
-    ],
-)
+@pytest.mark.parametrize("kind", NO_IDX)
 def test_what_is_no_idx_file_is_refused(tmp_path, kind):
     content, message = NO_IDX[kind]
     (tmp_path / "a.gz").write_bytes(content)

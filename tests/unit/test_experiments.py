@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from experiments import ledger, mnist_nz20, published, runs
 
 # Values of Figure 2, N_z = 20, from a second reading of the plots, rounded to 0.1 nats.

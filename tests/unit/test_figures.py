@@ -24,7 +24,6 @@ def test_levels_become_intensities():
     np.testing.assert_allclose(figures.mosaic(levels, 1, (2, 2)), [[0, 0.2], [0.8, 1]], rtol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="reported")
 def test_a_mosaic_can_do_without_gaps():
     assert figures.mosaic(IMAGES, 3, (2, 3), gap=0).shape == (4, 9)
 

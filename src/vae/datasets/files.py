@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 CONNECT_SECONDS, READ_SECONDS = 5, 10  # how long a host may stay silent before the next is asked
@@ -24,8 +25,7 @@ def locate(folder: str, name: str, sha256: str, hosts) -> Path:
         path = Path(given) / folder / name
         if path.exists():
             return _verified(path, sha256)
-    import pooch  # needed only here, so that `import vae` does without it
-
+    pooch = _pooch()
     cache = Path(pooch.os_cache("vae")) / folder
     if (cache / name).exists() and digest(cache / name) == sha256:
         return cache / name
@@ -49,6 +49,16 @@ def locate(folder: str, name: str, sha256: str, hosts) -> Path:
         + f"\nTo place it by hand, put the file with sha256 {sha256} at {cache / name}, or at "
         f"{folder}/{name} in a folder of your own that the environment variable VAE_DATA_DIR names."
     )
+
+
+def _pooch():
+    # Needed only here, so that `import vae` does without it. It loads tqdm, which warns where a
+    # notebook has no widgets, and logs each download; neither is news to who waits for the data.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pooch
+    pooch.get_logger().setLevel("WARNING")
+    return pooch
 
 
 def digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import zlib
 
 import numpy as np
 
@@ -100,11 +101,13 @@ def read_idx(path) -> np.ndarray:
     try:
         with gzip.open(path, "rb") as file:
             raw = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is no gzip file, or a truncated one: {error}") from error
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is no IDX file of bytes")
     header = 4 + 4 * raw[3]
+    if len(raw) < header:
+        raise ValueError(f"{path} is truncated: it ends within its header")
     shape = np.frombuffer(raw[4:header], ">u4")
     if len(raw) - header != np.prod(shape, dtype=np.int64):
         raise ValueError(f"{path} is truncated: {len(raw) - header} bytes for shape {tuple(shape)}")
