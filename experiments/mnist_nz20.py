@@ -219,7 +219,7 @@ def ledger_rows() -> list[dict]:
                     "commit": metadata[0]["commit"],
                     "command": runs.command(NAME, "--full"),
                     "note": f"step size {step}; weights kept in float16, scored as kept; seconds "
-                    "of training per seed, two seeds at a time",
+                    "of training per seed, one core each, on a machine busy with other work",
                 }
             )
     return rows

@@ -24,7 +24,7 @@ def save(path, tree, metadata: dict | None = None) -> None:
     arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}
     text = json.dumps(metadata or {}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "wb") as file:
             np.savez_compressed(file, **{_METADATA: np.array(text)}, **arrays)

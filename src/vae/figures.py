@@ -59,10 +59,10 @@ def mosaic(images, columns: int, image_shape=(28, 28), gap: int = 2) -> np.ndarr
     """
     images = np.asarray(images)
     height, width = image_shape
-    if images.ndim < 2 or images[0].size != height * width:
+    if images.ndim < 2 or len(images) == 0 or images[0].size != height * width:
         raise ValueError(
-            f"images must be (n, {height * width}) for image_shape {tuple(image_shape)}, "
-            f"got shape {images.shape}"
+            f"images must be a non-empty (n, {height * width}) for image_shape "
+            f"{tuple(image_shape)}, got shape {images.shape}"
         )
     scale = 255 if images.dtype == np.uint8 else 1
     rows = -(-len(images) // columns)

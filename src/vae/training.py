@@ -69,7 +69,8 @@ def fit(
       validation: images to evaluate the bound on after every `validate_every`-th epoch and the
         last.
       checkpoint: a `.npz` file; written after every `checkpoint_every`-th epoch and the last. Where
-        it exists, training continues from it and ends in the bits of an uninterrupted run.
+        it exists, training continues from it and ends in the bits of an uninterrupted run. It knows
+        its images, key and batch_size; that optimizer and objective are the same is yours to keep.
 
     Raises TypeError or ValueError, before anything is compiled, for images that do not fit the
     model, a batch_size larger than the set, or a checkpoint of another run (left as it is). Raises
@@ -83,6 +84,10 @@ def fit(
     checks.positive_int("validate_every", validate_every)
     checks.positive_int("checkpoint_every", checkpoint_every)
     checks.random_key("key", key)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer must be one of Optax's, such as optax.adam(1e-3), got {optimizer!r}"
+        )
     if batch_size > len(images):
         raise ValueError(f"batch_size is {batch_size}, but there are only {len(images)} images")
     if validation is not None:
@@ -152,6 +157,11 @@ def _run_epoch(static, watch, params, opt_state, rest, images, key):
         terms = objective(nnx.merge(graphdef, params, rest), x, key)
         if not isinstance(terms, tuple):
             terms = terms, jnp.full_like(terms, jnp.nan), jnp.full_like(terms, jnp.nan)
+        if len(terms) != 3:
+            raise TypeError(
+                "objective must return an array, or a tuple of objective, log-likelihood and KL, "
+                f"got a tuple of {len(terms)}"
+            )
         means = jnp.stack([jnp.mean(term) for term in terms])
         return -means[0], means
 
@@ -172,13 +182,15 @@ def _run_epoch(static, watch, params, opt_state, rest, images, key):
 
 def _stop(values: np.ndarray, params_finite: np.ndarray, first_step: int) -> None:
     """Raise, naming the first step whose objective, or whose update, was not finite."""
-    objective, update = ~np.isfinite(values), ~params_finite
-    if not update.any() or objective[: update.argmax() + 1].any():
-        step = int(objective.argmax())
-        what = f"the objective became {values[step]} at step {first_step + step}"
-    else:
-        step = int(update.argmax())
-        what = f"the update of step {first_step + step} made the parameters non-finite"
+    objective, update = (np.flatnonzero(~np.isfinite(values)), np.flatnonzero(~params_finite))
+    said = []
+    if len(objective):
+        said.append(
+            f"the objective became {values[objective[0]]} at step {first_step + objective[0]}"
+        )
+    if len(update) and (not len(objective) or update[0] < objective[0]):
+        said.append(f"the update of step {first_step + update[0]} made the parameters non-finite")
+    what = " after ".join(said)
     raise FloatingPointError(
         f"{what} (steps count from 1). The model keeps its parameters from before this epoch. "
         "A smaller learning rate, or gradient clipping (optax.clip_by_global_norm), usually helps."

@@ -153,6 +153,12 @@ CASES = {
         ValueError,
         ["checkpoint", "run.pkl", ".npz"],
     ),
+    "optimizer": (lambda: fit(optimizer=0.1), TypeError, ["optimizer", "0.1", "optax.adam"]),
+    "objective of two": (
+        lambda: fit(objective=lambda model, x, key: (x[:, 0], x[:, 0])),
+        TypeError,
+        ["objective", "a tuple of 2"],
+    ),
     "likelihood name": (
         lambda: vae.VAE(MODEL.encoder, MODEL.decoder, "poisson"),
         ValueError,
