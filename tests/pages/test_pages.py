@@ -139,7 +139,7 @@ def test_a_page_reads_well(browser, site, name, width, scheme):
         assert look["theme"] == scheme
         assert look["failed"] == []
         assert look["set"] >= look["math"]
-        for raw in ("\\(", "\\[", "$$", "{eq}", "{ref}", "{cite}", "{numref}"):
+        for raw in ("|---", "\\(", "\\[", "$$", "{eq}", "{ref}", "{cite}", "{numref}"):
             assert raw not in look["text"], f"raw {raw} on the page"
         assert look["broken"] == []
         assert look["speechless"] == []
