@@ -59,11 +59,11 @@ def data_key() -> str:
     if os.environ.get("VAE_DATA_DIR"):
         folders.append(Path(os.environ["VAE_DATA_DIR"]))
     pieces: list[bytes | str] = []
-    for folder in folders:
+    for place, folder in enumerate(folders):
         for path in _files(folder):
             state = path.stat()
             name = path.relative_to(folder).as_posix()
-            pieces.append(f"{folder} {name} {state.st_size} {state.st_mtime_ns}")
+            pieces.append(f"{place} {name} {state.st_size} {state.st_mtime_ns}")
     return _digest(pieces)
 
 

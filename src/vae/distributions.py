@@ -38,7 +38,9 @@ def bernoulli_log_prob(x: jax.Array, logits: jax.Array) -> jax.Array:
     Derived in book/building/vae.md, equation `eq-bernoulli`; Kingma & Welling 2013, Appendix C.1.
     """
     checks.unit_interval("x", x)
-    return jnp.sum(x * logits - jax.nn.softplus(logits), axis=-1)
+    # log(1 + exp(logits)), without an exponential that can overflow.
+    softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.sum(x * logits - softplus, axis=-1)
 
 
 def reparameterize(key: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
