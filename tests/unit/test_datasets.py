@@ -337,3 +337,21 @@ def test_mnist_is_mnist():
     assert abs(training.mean() / 255 - 0.1307) < 5e-5
     assert (data.validation.labels[0], data.validation.labels[-1]) == (3, 8)
     assert not data.is_stand_in
+
+
+def test_a_host_is_given_seconds_to_answer_not_the_libraries_half_minute(hosts, monkeypatch):
+    import pooch
+
+    given = []
+
+    class Recording(pooch.HTTPDownloader):
+        def __init__(self, **options):
+            given.append(options.get("timeout"))
+            super().__init__(**options)
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", Recording)
+    monkeypatch.setattr(files, "CONNECT_SECONDS", 0.25)
+    monkeypatch.setattr(files, "READ_SECONDS", 0.5)
+    hosts("good")
+    handwritten.mnist()
+    assert given == [(0.25, 0.5)] * 4
