@@ -5,9 +5,15 @@ batched over leading axes. `import vae` needs JAX, Flax, Optax and NumPy alone.
 """
 
 from vae import checkpoints, datasets, distributions, evaluation, figures, networks
-from vae.distributions import bernoulli_log_prob, gaussian_kl, gaussian_log_prob, reparameterize
+from vae.distributions import (
+    bernoulli_log_prob,
+    gaussian_kl,
+    gaussian_log_prob,
+    multivariate_gaussian_kl,
+    reparameterize,
+)
 from vae.evaluation import evaluate, log_marginal_likelihood
-from vae.model import VAE, Bernoulli, Gaussian
+from vae.model import VAE, Autoencoder, Bernoulli, Gaussian, LearnedGaussian
 from vae.networks import MLPDecoder, MLPEncoder
 from vae.objectives import (
     ELBO,
@@ -16,16 +22,19 @@ from vae.objectives import (
     elbo,
     iwae_bound,
     log_importance_weights,
+    reconstruction,
 )
 from vae.training import History, fit
 
 __all__ = [
     "ELBO",
     "VAE",
+    "Autoencoder",
     "Bernoulli",
     "BetaObjective",
     "Gaussian",
     "History",
+    "LearnedGaussian",
     "MLPDecoder",
     "MLPEncoder",
     "bernoulli_log_prob",
@@ -43,6 +52,8 @@ __all__ = [
     "iwae_bound",
     "log_importance_weights",
     "log_marginal_likelihood",
+    "multivariate_gaussian_kl",
     "networks",
+    "reconstruction",
     "reparameterize",
 ]

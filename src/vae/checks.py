@@ -79,6 +79,30 @@ def last_dimension(name: str, value, expected: int) -> None:
         raise ValueError(f"{name} must have a last dimension of {expected}, got shape {shape}")
 
 
+def covariance(name: str, value, dim: int) -> None:
+    """Raise unless `value` is (..., dim, dim) and, if concrete, symmetric positive definite."""
+    shape = np.shape(value)
+    if len(shape) < 2 or shape[-2:] != (dim, dim):
+        raise ValueError(f"{name} must have shape (..., {dim}, {dim}), got {shape}")
+    if is_traced(value):
+        return
+    array = np.asarray(value, np.float64)
+    finite = np.isfinite(array).all()
+    if not finite or not np.allclose(array, np.swapaxes(array, -1, -2), rtol=1e-4, atol=1e-6):
+        raise ValueError(f"{name} must be a finite, symmetric matrix")
+    least = np.linalg.eigvalsh(array).min() if array.size else 1.0
+    if not least > 0:
+        raise ValueError(f"{name} must be positive definite, but its least eigenvalue is {least}")
+
+
+def same_dimensions(encoder, decoder) -> None:
+    """Raise unless encoder and decoder agree on latent_dim and data_dim."""
+    for name in ("latent_dim", "data_dim"):
+        ours, theirs = getattr(encoder, name), getattr(decoder, name)
+        if ours != theirs:
+            raise ValueError(f"the encoder has {name} {ours}, the decoder has {theirs}")
+
+
 def batch(name: str, value) -> None:
     """Raise unless `value` has a batch axis in front of its last one."""
     if np.ndim(value) < 2:

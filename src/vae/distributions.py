@@ -13,17 +13,53 @@ def gaussian_kl(mean: jax.Array, log_var: jax.Array) -> jax.Array:
     """KL(N(mean, diag exp(log_var)) || N(0, I)), summed over the last axis.
 
     Shapes: mean and log_var (..., latent_dim); returns (...,), in nats, at least 0.
-    Derived in book/building/vae.md, equation `eq-gaussian-kl`; Kingma & Welling 2013, Appendix B.
+    Derived in book/foundations/kl-divergence.md, equation `eq-gaussian-kl`; Kingma & Welling 2013,
+    Appendix B.
     """
     # expm1 keeps the digits that exp(log_var) - 1 loses when q is close to the prior.
     return 0.5 * jnp.sum(mean**2 + jnp.expm1(log_var) - log_var, axis=-1)
+
+
+def multivariate_gaussian_kl(
+    mean: jax.Array, covariance: jax.Array, other_mean: jax.Array, other_covariance: jax.Array
+) -> jax.Array:
+    """KL(N(mean, covariance) || N(other_mean, other_covariance)), covariances of any shape.
+
+    Shapes: means broadcast to (..., dim), covariances to (..., dim, dim); returns (...,), in nats.
+    Raises ValueError where shapes do not fit, or a covariance is not symmetric and positive
+    definite.
+    Derived in book/foundations/kl-divergence.md, equation `eq-kl-full`.
+    """
+    dim = jnp.shape(mean)[-1]
+    checks.last_dimension("other_mean", other_mean, dim)
+    checks.covariance("covariance", covariance, dim)
+    checks.covariance("other_covariance", other_covariance, dim)
+    factor, other_factor = jnp.linalg.cholesky(covariance), jnp.linalg.cholesky(other_covariance)
+    # The other Gaussian as a yardstick: in units of its factor its covariance is the identity.
+    scaled = _solve(other_factor, factor)
+    shift = _solve(other_factor, (other_mean - mean)[..., None])
+    squares = jnp.sum(scaled**2, axis=(-2, -1)) + jnp.sum(shift**2, axis=(-2, -1))
+    return 0.5 * (squares - dim) + _half_log_det(other_factor) - _half_log_det(factor)
+
+
+def _solve(factor: jax.Array, right: jax.Array) -> jax.Array:
+    """The matrix y with factor @ y = right, for a lower triangular factor; batched."""
+    batch = jnp.broadcast_shapes(factor.shape[:-2], right.shape[:-2])
+    factor = jnp.broadcast_to(factor, batch + factor.shape[-2:])
+    right = jnp.broadcast_to(right, batch + right.shape[-2:])
+    return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
+
+
+def _half_log_det(factor: jax.Array) -> jax.Array:
+    """Half the log-determinant of factor @ factor.T, for a triangular factor; batched."""
+    return jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
 
 
 def gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
     """Log-density of N(mean, diag exp(log_var)) at x, summed over the last axis.
 
     Shapes: x, mean and log_var broadcast to (..., dim); returns (...,), in nats.
-    Stated in book/foundations/elbo.md, equation `eq-gaussian-log-prob`.
+    Stated in book/foundations/latent-variables.md, equation `eq-gaussian-log-prob`.
     """
     squared_distance = (x - mean) ** 2 * jnp.exp(-log_var)
     return -0.5 * jnp.sum(squared_distance + log_var + jnp.log(2 * jnp.pi), axis=-1)
@@ -35,7 +71,8 @@ def bernoulli_log_prob(x: jax.Array, logits: jax.Array) -> jax.Array:
     Shapes: x in [0, 1] and logits broadcast to (..., dim); returns (...,), in nats. For grey x
     strictly between 0 and 1 it is a cross-entropy, not the logarithm of a probability.
     Raises ValueError if x leaves [0, 1].
-    Derived in book/building/vae.md, equation `eq-bernoulli`; Kingma & Welling 2013, Appendix C.1.
+    Derived in book/foundations/cross-entropy-and-mse.md, equation `eq-bernoulli`; Kingma & Welling
+    2013, Appendix C.1.
     """
     checks.unit_interval("x", x)
     # log(1 + exp(logits)), without an exponential that can overflow.
@@ -48,8 +85,8 @@ def reparameterize(key: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.A
 
     Shapes: mean and log_var broadcast to the shape returned, (..., latent_dim); every entry has
     an eps of its own. The key must not be used again. Raises TypeError for what is no key.
-    Derived in book/building/vae.md, equation `eq-reparameterize`; Kingma & Welling 2013,
-    Section 2.4.
+    Derived in book/foundations/reparameterization.md, equation `eq-reparameterize`; Kingma &
+    Welling 2013, Section 2.4.
     """
     checks.random_key("key", key)
     shape = jnp.broadcast_shapes(jnp.shape(mean), jnp.shape(log_var))

@@ -27,8 +27,10 @@ def evaluate(model, images, *, key: jax.Array, batch_size: int = 1000) -> ELBO:
     Shapes: images (n, data_dim), uint8 levels or floating-point; returns (bound, log_likelihood,
     kl), each (n,), in nats. The mean over n is the score of the set. Every example has a key of
     its own, so the result does not depend on batch_size beyond float rounding.
-    Used in book/building/vae.md, equation `eq-objective`.
+    Raises TypeError for a model that has no bound. Used in book/building/vae.md, equation
+    `eq-objective`.
     """
+    check_bounded(model)
     images = check_images(model, images)
     batch_size = min(checks.positive_int("batch_size", batch_size), len(images))
     checks.random_key("key", key)
@@ -82,6 +84,18 @@ def _log_mean_weight(graphdef, state, x, key, num_samples, chunk):
         log_weights = log_importance_weights(model, x, rest_key, rest)
         total = jnp.logaddexp(total, jax.nn.logsumexp(log_weights, axis=0))
     return total - jnp.log(num_samples)
+
+
+def check_bounded(model) -> None:
+    """Raise TypeError for a model without a prior, which has no bound to evaluate.
+
+    Part of the first training run in book/building/vae.md, equation `eq-objective`.
+    """
+    if not hasattr(model, "log_prior"):
+        raise TypeError(
+            f"the bound needs a model with a prior, such as a VAE, and {type(model).__name__} has "
+            "none; its `log_likelihood` says how well it reconstructs"
+        )
 
 
 def check_images(model, images, name: str = "images") -> jax.Array:

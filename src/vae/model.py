@@ -1,4 +1,4 @@
-"""The variational autoencoder: encoder, standard normal prior, decoder with its likelihood."""
+"""The models: a VAE with its standard normal prior and its likelihood, and a plain autoencoder."""
 
 import dataclasses
 
@@ -14,7 +14,8 @@ from vae.distributions import bernoulli_log_prob, gaussian_log_prob, reparameter
 class Bernoulli:
     """Independent Bernoulli pixels; the decoder returns their logits.
 
-    Derived in book/building/vae.md, equation `eq-bernoulli`; Kingma & Welling 2013, Appendix C.1.
+    Derived in book/foundations/cross-entropy-and-mse.md, equation `eq-bernoulli`; Kingma & Welling
+    2013, Appendix C.1.
     """
 
     def log_prob(self, x: jax.Array, logits: jax.Array) -> jax.Array:
@@ -34,8 +35,8 @@ class Bernoulli:
 class Gaussian:
     """Gaussian pixels of one fixed standard deviation; the decoder returns their means.
 
-    Used in book/foundations/elbo.md, equation `eq-linear-gaussian`. Raises ValueError unless
-    std is above 0.
+    Raises ValueError unless std is above 0.
+    Derived in book/foundations/cross-entropy-and-mse.md, equation `eq-gaussian-mse`.
     """
 
     std: float
@@ -57,6 +58,83 @@ class Gaussian:
         checks.finite(name, x)
 
 
+class LearnedGaussian(nnx.Module):
+    """Gaussian pixels whose variance is learned with the weights; the decoder returns their means.
+
+    `log_var` is a parameter of shape (dim,): dim = 1 is one variance for all pixels, dim = data_dim
+    one for each. It starts at std. On noise-free images its optimum is a variance of 0, where the
+    likelihood has no bound. Raises ValueError unless dim is at least 1 and std above 0.
+    Derived in book/foundations/cross-entropy-and-mse.md, equation `eq-learned-variance`.
+    """
+
+    def __init__(self, dim: int = 1, std: float = 1.0):
+        dim, std = checks.positive_int("dim", dim), checks.positive_float("std", std)
+        self.log_var = nnx.Param(jnp.full((dim,), 2 * jnp.log(std)))
+
+    def log_prob(self, x: jax.Array, mean: jax.Array) -> jax.Array:
+        """log p(x|z), shape (...,), in nats; raises ValueError if x is not finite."""
+        checks.finite("x", x)
+        log_var = self.log_var[...]
+        if len(log_var) > 1:
+            checks.last_dimension("x", x, len(log_var))
+        return gaussian_log_prob(x, mean, log_var)
+
+    def mean(self, mean: jax.Array) -> jax.Array:
+        """The mean image E[x|z], shape (..., data_dim): what the decoder returned."""
+        return mean
+
+    def check(self, name: str, x) -> None:
+        """Raise ValueError if x holds NaN or an infinity."""
+        checks.finite(name, x)
+
+
+def as_likelihood(likelihood):
+    """The likelihood object that a model was given, or that its name "bernoulli" stands for.
+
+    Raises ValueError for anything else. Part of the model in book/building/vae.md, equation
+    `eq-vae`.
+    """
+    if isinstance(likelihood, str) and likelihood == "bernoulli":
+        return Bernoulli()
+    if isinstance(likelihood, type) or not hasattr(likelihood, "log_prob"):
+        raise ValueError(
+            "likelihood must be 'bernoulli' or an object such as Bernoulli() or "
+            f"Gaussian(std=0.1), got {likelihood!r}"
+        )
+    return likelihood
+
+
+class Autoencoder(nnx.Module):
+    """A plain autoencoder: each x has one code, and no distribution over codes is assumed.
+
+    It takes the networks of a VAE; the code is the mean that the encoder computes, and its
+    log-variance is not used. Shapes: x (..., data_dim), code (..., latent_dim). Raises ValueError
+    when encoder and decoder disagree on latent_dim or data_dim.
+    Built in book/foundations/autoencoders.md, equation `eq-autoencoder`.
+    """
+
+    def __init__(self, encoder, decoder, likelihood="bernoulli"):
+        checks.same_dimensions(encoder, decoder)
+        self.encoder, self.decoder = encoder, decoder
+        self.likelihood = as_likelihood(likelihood)
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """The code of x, (..., latent_dim)."""
+        return self.encoder(x)[0]
+
+    def decode(self, code: jax.Array) -> jax.Array:
+        """The mean image at a code, (..., data_dim)."""
+        return self.likelihood.mean(self.decoder(code))
+
+    def log_likelihood(self, x: jax.Array, code: jax.Array) -> jax.Array:
+        """log p(x|code), summed over the pixels, in nats."""
+        return self.likelihood.log_prob(x, self.decoder(code))
+
+    def reconstruct(self, x: jax.Array) -> jax.Array:
+        """The mean image at the code of x, (..., data_dim)."""
+        return self.decode(self.encode(x))
+
+
 class VAE(nnx.Module):
     """A prior p(z) = N(0, I), a decoder p(x|z) with its likelihood, an encoder q(z|x).
 
@@ -66,18 +144,9 @@ class VAE(nnx.Module):
     """
 
     def __init__(self, encoder, decoder, likelihood="bernoulli"):
-        if likelihood == "bernoulli":
-            likelihood = Bernoulli()
-        if isinstance(likelihood, type) or not hasattr(likelihood, "log_prob"):
-            raise ValueError(
-                "likelihood must be 'bernoulli' or an object such as Bernoulli() or "
-                f"Gaussian(std=0.1), got {likelihood!r}"
-            )
-        for name in ("latent_dim", "data_dim"):
-            ours, theirs = getattr(encoder, name), getattr(decoder, name)
-            if ours != theirs:
-                raise ValueError(f"the encoder has {name} {ours}, the decoder has {theirs}")
-        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        checks.same_dimensions(encoder, decoder)
+        self.encoder, self.decoder = encoder, decoder
+        self.likelihood = as_likelihood(likelihood)
 
     def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The (mean, log_var) of q(z|x)."""

@@ -1,4 +1,4 @@
-"""Lower bounds on the evidence log p(x): per example, in nats, higher is better."""
+"""What training maximises, bounds on log p(x) first: per example, in nats, higher is better."""
 
 from typing import NamedTuple
 
@@ -45,16 +45,38 @@ def elbo(model, x: jax.Array, key: jax.Array) -> ELBO:
     return ELBO(log_likelihood - kl, log_likelihood, kl)
 
 
-def beta_objective(model, x: jax.Array, key: jax.Array, beta: float) -> BetaObjective:
-    """The bound with its KL term weighted by beta: the ELBO at beta = 1, and no ELBO elsewhere.
+def beta_objective(
+    model, x: jax.Array, key: jax.Array, beta: float = 1.0, free_bits: float = 0.0
+) -> BetaObjective:
+    """The bound with its KL weighted by beta, and free_bits nats of each latent's KL at no cost.
 
-    For beta > 1 it is a looser lower bound; for beta < 1 it may exceed log p(x). Shapes as in
-    `elbo`. Raises ValueError for a negative or non-finite beta.
-    Named in book/building/vae.md, equation `eq-beta`; Higgins et al. 2017.
+    The ELBO at beta = 1 without free bits, and no ELBO elsewhere: for beta > 1 it is a looser lower
+    bound, for beta < 1 it may exceed log p(x). With free bits a latent is charged the larger of
+    free_bits and its KL averaged over the batch. The `kl` returned is the KL itself, neither
+    weighted nor floored. Shapes as in `elbo`. Raises ValueError for a negative or non-finite beta
+    or free_bits.
+    Named in book/building/vae.md, equation `eq-beta`, Higgins et al. 2017; free bits in
+    book/building/training.md, equation `eq-free-bits`, Kingma et al. 2016, Appendix C.8.
     """
     checks.non_negative_float("beta", beta)
-    _, log_likelihood, kl = elbo(model, x, key)
-    return BetaObjective(log_likelihood - beta * kl, log_likelihood, kl)
+    checks.non_negative_float("free_bits", free_bits)
+    mean, log_var = model.encode(x)
+    log_likelihood = model.log_likelihood(x, reparameterize(key, mean, log_var))
+    latent_kl = gaussian_kl(mean[..., None], log_var[..., None])  # (batch, latent_dim)
+    # Where the batch mean is below free_bits, every example pays the constant: no gradient.
+    charged = jnp.where(jnp.mean(latent_kl, axis=0) > free_bits, latent_kl, free_bits)
+    objective = log_likelihood - beta * jnp.sum(charged, axis=-1)
+    return BetaObjective(objective, log_likelihood, jnp.sum(latent_kl, axis=-1))
+
+
+def reconstruction(model, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    """log p(x|code) at the code of each x: what a plain autoencoder is trained for.
+
+    Nothing is drawn, so the key that `fit` passes goes unused. Shapes: model an `Autoencoder`, x
+    (batch, data_dim); returns (batch,), in nats.
+    Derived in book/foundations/autoencoders.md, equation `eq-reconstruction`.
+    """
+    return model.log_likelihood(x, model.encode(x))
 
 
 def log_importance_weights(model, x: jax.Array, key: jax.Array, num_samples: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import time
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import optax
 from flax import nnx
 
 from vae import checkpoints, checks
-from vae.evaluation import as_intensities, check_images, evaluate
+from vae.evaluation import as_intensities, check_bounded, check_images, evaluate
 from vae.objectives import elbo
 from vae.progress import Progress
 
@@ -48,6 +49,7 @@ def fit(
     batch_size: int,
     optimizer: optax.GradientTransformation,
     objective=elbo,
+    schedules=None,
     validation=None,
     validate_every: int = 1,
     progress: bool = True,
@@ -66,17 +68,22 @@ def fit(
       optimizer: any Optax optimiser. It sees the gradient of the mean loss, in nats per example.
       objective: (model, x, key) -> the values to maximise, (batch,), in nats; or a tuple of those,
         the log-likelihood and the unweighted KL, as `elbo` returns.
+      schedules: keyword arguments of the objective that change while training, each a function of
+        the step, counted from 0 through all epochs, as Optax's schedules are: warm-up is
+        {"beta": optax.linear_schedule(0.0, 1.0, 2000)} with objective=beta_objective.
       validation: images to evaluate the bound on after every `validate_every`-th epoch and the
         last.
       checkpoint: a `.npz` file; written after every `checkpoint_every`-th epoch and the last. Where
         it exists, training continues from it and ends in the bits of an uninterrupted run. It knows
-        its images, key and batch_size; that optimizer and objective are the same is yours to keep.
+        its images, key and batch_size; that optimizer, objective and schedules are the same is
+        yours to keep.
 
     Raises TypeError or ValueError, before anything is compiled, for images that do not fit the
     model, a batch_size larger than the set, or a checkpoint of another run (left as it is). Raises
     FloatingPointError at the first non-finite objective, naming the step; the model then keeps
     the parameters from before that epoch.
-    Derived in book/building/vae.md, equation `eq-objective`; Kingma & Welling 2013, Algorithm 1.
+    Derived in book/building/vae.md, equation `eq-objective`, and book/building/training.md,
+    equation `eq-epoch`; Kingma & Welling 2013, Algorithm 1.
     """
     images = check_images(model, images)
     epochs = checks.positive_int("epochs", epochs)
@@ -90,7 +97,9 @@ def fit(
         )
     if batch_size > len(images):
         raise ValueError(f"batch_size is {batch_size}, but there are only {len(images)} images")
+    schedules = _check_schedules(objective, schedules)
     if validation is not None:
+        check_bounded(model)
         validation = check_images(model, validation, "validation")
 
     if checkpoint is not None and Path(checkpoint).suffix != ".npz":
@@ -111,8 +120,9 @@ def fit(
     seconds, steps = curve[-1][1] if curve else 0.0, len(images) // batch_size
     for epoch in range(done, epochs):
         started = time.perf_counter()
-        static = graphdef, optimizer, objective, batch_size
-        arrays = params, opt_state, rest, images, jax.random.fold_in(train_key, epoch)
+        static = graphdef, optimizer, objective, schedules, batch_size
+        epoch_key, first_step = jax.random.fold_in(train_key, epoch), jnp.asarray(epoch * steps)
+        arrays = params, opt_state, rest, images, epoch_key, first_step
         params, opt_state, terms, finite = _run_epoch(static, False, *arrays)
         terms = np.asarray(terms, np.float64)
         seconds += time.perf_counter() - started
@@ -141,20 +151,22 @@ def fit(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _run_epoch(static, watch, params, opt_state, rest, images, key):
+def _run_epoch(static, watch, params, opt_state, rest, images, key, first_step):
     """One pass over the images: (params, opt_state, (steps, 3) means, are the params finite).
 
     The last is one answer for the end of the epoch; with `watch`, one after each step, which
     costs a pass over the parameters each.
     """
-    graphdef, optimizer, objective, batch_size = static
+    graphdef, optimizer, objective, schedules, batch_size = static
     order_key, steps_key = jax.random.split(key)
     steps = len(images) // batch_size
     order = jax.random.permutation(order_key, len(images))[: steps * batch_size]
-    batches = order.reshape(steps, batch_size), jax.random.split(steps_key, steps)
+    numbers = first_step + jnp.arange(steps)
+    batches = order.reshape(steps, batch_size), jax.random.split(steps_key, steps), numbers
 
-    def loss(params, x, key):
-        terms = objective(nnx.merge(graphdef, params, rest), x, key)
+    def loss(params, x, key, number):
+        scheduled = {name: schedule(number) for name, schedule in schedules}
+        terms = objective(nnx.merge(graphdef, params, rest), x, key, **scheduled)
         if not isinstance(terms, tuple):
             terms = terms, jnp.full_like(terms, jnp.nan), jnp.full_like(terms, jnp.nan)
         if len(terms) != 3:
@@ -167,8 +179,9 @@ def _run_epoch(static, watch, params, opt_state, rest, images, key):
 
     def step(carry, batch):
         params, opt_state = carry
-        rows, key = batch
-        grads, means = jax.grad(loss, has_aux=True)(params, as_intensities(images[rows]), key)
+        rows, key, number = batch
+        x = as_intensities(images[rows])
+        grads, means = jax.grad(loss, has_aux=True)(params, x, key, number)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         return (params, opt_state), (means, all_finite(params) if watch else None)
@@ -195,6 +208,25 @@ def _stop(values: np.ndarray, params_finite: np.ndarray, first_step: int) -> Non
         f"{what} (steps count from 1). The model keeps its parameters from before this epoch. "
         "A smaller learning rate, or gradient clipping (optax.clip_by_global_norm), usually helps."
     )
+
+
+def _check_schedules(objective, schedules) -> tuple:
+    """The schedules as (name, function) pairs, or an error where the objective takes no such."""
+    schedules = schedules or {}
+    if not isinstance(schedules, dict) or not all(map(callable, schedules.values())):
+        raise TypeError(
+            "schedules must be a dict from names of the objective's arguments to functions of the "
+            f'step, such as {{"beta": optax.linear_schedule(0.0, 1.0, 2000)}}, got {schedules!r}'
+        )
+    parameters = inspect.signature(objective).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [name for name in schedules if name not in parameters and not takes_any]
+    if unknown:
+        raise TypeError(
+            f"the objective takes no argument {unknown[0]!r} that a schedule could set; it takes "
+            f"{list(parameters)}"
+        )
+    return tuple(sorted(schedules.items()))
 
 
 def _fingerprint(images, key, batch_size: int) -> dict:
