@@ -11,6 +11,7 @@ REFERENCES = BOOK / "references.bib"
 SOURCES = ROOT / "src"
 EXPERIMENTS = ROOT / "experiments"
 LOCK = ROOT / "requirements.txt"
+EQUATIONS = ROOT / "tests" / "book" / "equations"
 
 BUILD = ROOT / "_build"
 NOTEBOOKS = BUILD / "notebooks"  # generated from book/, without outputs; what nbval runs

@@ -263,3 +263,103 @@ def test_the_same_key_gives_the_same_eps_whatever_mean_and_log_var():
     eps = vae.reparameterize(KEY, jnp.zeros(6), jnp.zeros(6))
     z = vae.reparameterize(KEY, jnp.full(6, 3.0), jnp.full(6, 2 * np.log(0.5)))
     np.testing.assert_allclose(z, 3 + 0.5 * eps, rtol=1e-6)
+
+
+# multivariate_gaussian_kl
+
+
+def covariances(seed, shape, dim):
+    """Well-conditioned random covariances."""
+    factor = np.random.default_rng(seed).normal(size=(*shape, dim, dim))
+    return (factor @ np.swapaxes(factor, -1, -2) / dim + 0.5 * np.eye(dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_the_kl_of_full_covariances_is_numpyros_in_value_and_gradient(dim):
+    dist = pytest.importorskip("numpyro.distributions")
+    rng = np.random.default_rng(dim)
+    mean, other_mean = rng.normal(size=(2, 4, dim)).astype(np.float32)
+    covariance, other = covariances(1, (4,), dim), covariances(2, (4,), dim)
+
+    def theirs(mean, factor, other_mean, other_factor):
+        q = dist.MultivariateNormal(mean, factor @ jnp.swapaxes(factor, -1, -2))
+        p = dist.MultivariateNormal(other_mean, other_factor @ jnp.swapaxes(other_factor, -1, -2))
+        return dist.kl_divergence(q, p)
+
+    def ours(mean, factor, other_mean, other_factor):
+        squares = (f @ jnp.swapaxes(f, -1, -2) for f in (factor, other_factor))
+        covariance, other_covariance = squares
+        return vae.multivariate_gaussian_kl(mean, covariance, other_mean, other_covariance)
+
+    arguments = mean, jnp.linalg.cholesky(covariance), other_mean, jnp.linalg.cholesky(other)
+    kl = ours(*arguments)
+    assert kl.shape == (4,)
+    np.testing.assert_allclose(kl, theirs(*arguments), rtol=1e-5, atol=1e-5)
+    for a, b in zip(gradients(ours, *arguments), gradients(theirs, *arguments), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_kl_of_full_covariances_is_an_average_of_scipys_log_densities():
+    rng = np.random.default_rng(3)
+    mean, other_mean = rng.normal(size=(2, 3))
+    covariance, other = covariances(4, (), 3), covariances(5, (), 3)
+    q, p = stats.multivariate_normal(mean, covariance), stats.multivariate_normal(other_mean, other)
+    z = q.rvs(200_000, random_state=6)
+    log_ratio = q.logpdf(z) - p.logpdf(z)
+    kl = vae.multivariate_gaussian_kl(*map(jnp.float32, (mean, covariance, other_mean, other)))
+    assert abs(log_ratio.mean() - kl) < 5 * log_ratio.std() / np.sqrt(len(z))
+
+
+def test_the_kl_of_full_covariances_contains_the_diagonal_one():
+    _, mean, log_var = draws(7, (4, 3))
+    diagonal = jax.vmap(jnp.diag)(jnp.exp(log_var))
+    kl = vae.multivariate_gaussian_kl(mean, diagonal, jnp.zeros(3), jnp.eye(3))
+    np.testing.assert_allclose(kl, vae.gaussian_kl(mean, log_var), rtol=1e-5, atol=1e-5)
+    same = vae.multivariate_gaussian_kl(mean, diagonal, mean, diagonal)
+    np.testing.assert_allclose(same, 0, atol=1e-5)
+
+
+def test_the_kl_of_full_covariances_is_the_same_in_other_coordinates():
+    mean, other_mean = np.random.default_rng(8).normal(size=(2, 3)).astype(np.float32)
+    covariance, other = covariances(9, (), 3), covariances(10, (), 3)
+    turn = np.random.default_rng(11).normal(size=(3, 3)).astype(np.float32) + 2 * np.eye(3)
+    turn = turn.astype(np.float32)
+    here = vae.multivariate_gaussian_kl(mean, covariance, other_mean, other)
+    turned = (turn @ covariance @ turn.T, turn @ other @ turn.T)
+    there = vae.multivariate_gaussian_kl(turn @ mean, turned[0], turn @ other_mean, turned[1])
+    np.testing.assert_allclose(here, there, rtol=1e-3)
+
+
+def test_the_kl_of_full_covariances_broadcasts_one_against_many():
+    means = jnp.asarray(draws(12, (4, 3))[0])
+    one, many = covariances(13, (), 3), covariances(14, (4,), 3)
+    together = vae.multivariate_gaussian_kl(means, one, jnp.zeros(3), many)
+    alone = [
+        vae.multivariate_gaussian_kl(mean, one, jnp.zeros(3), other)
+        for mean, other in zip(means, many, strict=True)
+    ]
+    np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5)
+    compiled = jax.jit(vae.multivariate_gaussian_kl)(means, one, jnp.zeros(3), many)
+    np.testing.assert_allclose(compiled, together, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"covariance": np.eye(2)}, r"covariance must have shape \(\.\.\., 3, 3\), got \(2, 2\)"),
+        ({"other_mean": np.zeros(2)}, "other_mean must have a last dimension of 3"),
+        ({"other_covariance": -np.eye(3)}, "other_covariance must be positive definite.*-1"),
+        ({"covariance": np.triu(np.ones((3, 3)))}, "covariance must be a finite, symmetric"),
+        ({"covariance": np.full((3, 3), np.nan)}, "covariance must be a finite, symmetric"),
+    ],
+)
+def test_what_is_no_covariance_is_refused(change, message):
+    given = {
+        "mean": np.zeros(3),
+        "covariance": np.eye(3),
+        "other_mean": np.zeros(3),
+        "other_covariance": np.eye(3),
+    }
+    arguments = {name: jnp.asarray(a, jnp.float32) for name, a in (given | change).items()}
+    with pytest.raises(ValueError, match=message):
+        vae.multivariate_gaussian_kl(**arguments)

@@ -417,3 +417,65 @@ def test_progress_names_another_objective_by_that_word_and_can_be_switched_off(c
     assert capsys.readouterr().out.startswith("epoch 1/1  objective -")
     train(small_vae(), stripes(23), epochs=1, progress=False)
     assert capsys.readouterr().out == ""
+
+
+# Schedules
+
+
+def test_a_schedule_sees_every_step_of_the_run_once():
+    def objective(model, x, key, *, number):
+        terms = vae.elbo(model, x, key)
+        return terms.bound * 0 + number, terms.log_likelihood, terms.kl
+
+    history = vae.fit(
+        small_vae(),
+        stripes(22),
+        key=KEY,
+        epochs=3,
+        batch_size=5,
+        optimizer=optax.sgd(0.1),
+        objective=objective,
+        schedules={"number": lambda step: jnp.float32(step)},
+        progress=False,
+    )
+    # Four steps an epoch, counted from 0 through all epochs: the means of 0..3, 4..7, 8..11.
+    np.testing.assert_array_equal(history.objective, [1.5, 5.5, 9.5])
+
+
+def test_a_scheduled_beta_is_that_of_a_loop_written_by_hand():
+    schedule, images = optax.linear_schedule(0.0, 1.0, 6), stripes(20)
+    settings = {"key": KEY, "batch_size": 5, "optimizer": optax.sgd(1e-2), "progress": False}
+    scheduled = small_vae()
+    options = {"objective": vae.beta_objective, "schedules": {"beta": schedule}}
+    history = vae.fit(scheduled, images, epochs=2, **options, **settings)
+    # The objective's mean over an epoch determines the mean weight where the KL hardly moves.
+    weights = (history.log_likelihood - history.objective) / history.kl
+    np.testing.assert_allclose(weights, [0.25, (4 / 6 + 5 / 6 + 2) / 4], rtol=0.1)
+    constant = small_vae()
+    vae.fit(constant, images, epochs=2, objective=vae.beta_objective, **settings)
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(params_of(scheduled).values(), params_of(constant).values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "schedules, message",
+    [
+        ({"gamma": lambda step: 1.0}, r"no argument 'gamma'.*\['model', 'x', 'key', 'beta'"),
+        ({"beta": 3.0}, "schedules must be a dict"),
+        ([lambda step: 1.0], "schedules must be a dict"),
+    ],
+)
+def test_a_schedule_that_the_objective_cannot_take_is_refused(schedules, message):
+    with pytest.raises(TypeError, match=message):
+        vae.fit(
+            small_vae(),
+            stripes(20),
+            key=KEY,
+            epochs=1,
+            batch_size=5,
+            optimizer=optax.sgd(0.1),
+            objective=vae.beta_objective,
+            schedules=schedules,
+        )
