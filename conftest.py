@@ -157,6 +157,7 @@ def _finish(file: IPyNbFile, run: Run) -> str:
         "seconds": round(seconds, 2),
         "peak_mib": round(mebibytes, 1),
         "cells": len(cells),
+        "environment": executions.environment(),
         "skipped": run.skipped,
     }
     executions.keep(chapter, file.nb, facts)

@@ -20,7 +20,7 @@ from tools import executions, repository
 from tools.chapters import Chapter, ChapterError
 from tools.execute import execute
 from tools.notebooks import Generator, notebook_path, write
-from tools.places import BOOK, BUILD, CONFIG, CONTENTS, LOCK, PAGES, ROOT
+from tools.places import BOOK, BUILD, CONFIG, CONTENTS, EQUATIONS, LOCK, PAGES, ROOT
 
 STAMP = PAGES / ".built-from"  # the digest of everything that the pages were built from
 LOG = BUILD / "pages.log"
@@ -34,7 +34,9 @@ def pages_key(chapters: list[Chapter]) -> str:
     files = [path for path in BOOK.rglob("*") if path.is_file()]
     files += [path for path in (ROOT / "tools").glob("*.py")]
     files += [executions.executed_path(chapter) for chapter in chapters]
-    digest = hashlib.sha256(f"{sys.version} {repository.address()}".encode())
+    files += EQUATIONS.glob("*.toml")
+    facts = [sys.version, repository.address(), repository.commit(), repository.uncommitted()]
+    digest = hashlib.sha256(repr(facts).encode())
     for path in sorted([*files, CONFIG, CONTENTS, LOCK]):
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -6,8 +6,10 @@ is filled anew, from the outputs whose key still holds, before each page build.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -65,6 +67,26 @@ def data_key() -> str:
             name = path.relative_to(folder).as_posix()
             pieces.append(f"{place} {name} {state.st_size} {state.st_mtime_ns}")
     return _digest(pieces)
+
+
+PACKAGES = ("jax", "flax", "optax", "numpy", "scipy", "scikit-learn", "matplotlib")
+
+
+def environment() -> dict[str, str]:
+    """What a chapter runs on: machine, Python and the packages that chapters import."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}"
+    return {"machine": machine, "python": platform.python_version(), **versions}
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unnamed processor"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unnamed processor"
 
 
 def executed_path(chapter: Chapter, folder: Path = EXECUTED) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from tools import repository
+from tools import generated, repository
 from tools.chapters import notebook_chapters
 
 # What tex-chtml.js loads: itself and its fonts. The rest of the distribution is never asked for.
@@ -34,6 +34,11 @@ def _mathjax_folder() -> Path:
 def set_mathjax_path(app: Sphinx, config: Any) -> None:
     """Load MathJax from the site's own `_static/`."""
     config.mathjax_path = "mathjax/tex-chtml.js"
+
+
+def write_generated(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Fill in what a page leaves to be generated."""
+    source[0] = generated.fill(source[0], docname)
 
 
 def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
@@ -110,6 +115,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     names = [chapter.name for chapter in notebook_chapters()]
     app.add_config_value("book_notebooks", names, "env")
     app.connect("config-inited", set_mathjax_path)
+    app.connect("source-read", write_generated)
     app.connect("doctree-resolved", drop_icon_sheets)
     app.connect("html-page-context", finish_context, priority=600)
     app.connect("build-finished", copy_mathjax)

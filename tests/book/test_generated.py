@@ -1,0 +1,81 @@
+"""Pages that are filled in when the book is built."""
+
+import pytest
+from tools import executions, generated
+from tools.chapters import contents
+from tools.places import BOOK
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Every chapter executed, in one environment; a dictionary to change the facts of some."""
+    facts: dict[str, dict] = {}
+
+    class Notebook:
+        def __init__(self, name):
+            same = {"machine": "abacus", "python": "3.11.9"}
+            base = {
+                "cells": 10,
+                "seconds": 20.4,
+                "peak_mib": 900.4,
+                "skipped": [],
+                "environment": same,
+            }
+            self.metadata = {"execution": base | facts.get(name, {})}
+
+    monkeypatch.setattr(executions, "kept", lambda chapter: Notebook(chapter.name))
+    return facts
+
+
+def test_the_seconds_of_each_chapter_and_their_sum(executed):
+    executed["foundations/elbo"] = {"seconds": 31.6, "skipped": ["no MNIST"]}
+    table = generated.fill("before\n\n% generated: seconds\n\nafter", "page")
+    assert table.startswith("before\n\n| chapter") and table.endswith("|\n\nafter")
+    assert "| {doc}`/foundations/elbo` | 10 | 32 | 900 | 1 |" in table
+    chapters = sum(entry.chapter.is_notebook for entry in contents())
+    total = 20.4 * (chapters - 1) + 31.6
+    assert f"| together | {10 * chapters} | {total:.0f} | | 1 |" in table
+
+
+def test_one_table_for_each_environment(executed):
+    assert generated.fill("% generated: environment", "page").count("all chapters") == 1
+    executed["building/vae"] = {"environment": {"machine": "loom", "python": "3.13"}}
+    tables = generated.fill("% generated: environment", "page")
+    assert "| building/vae | |\n|---|---|\n| machine | loom |" in tables
+    assert "abacus" in tables and "all chapters" not in tables
+
+
+def test_a_chapter_that_has_not_been_executed_stops_the_page(monkeypatch):
+    monkeypatch.setattr(executions, "kept", lambda chapter: None)
+    with pytest.raises(LookupError, match="has not been executed as it stands"):
+        generated.fill("% generated: seconds", "page")
+
+
+def test_a_mark_that_nothing_generates_is_named():
+    with pytest.raises(LookupError, match="appendix/colophon: nothing generates `weather`"):
+        generated.fill("% generated: weather", "appendix/colophon")
+    text = "the line % generated: weather is no mark"
+    assert generated.fill(text, "page") == text
+
+
+def test_the_commit_is_named_and_so_is_what_differs(monkeypatch):
+    monkeypatch.setattr(generated.repository, "commit", lambda: "0" * 40)
+    monkeypatch.setattr(generated.repository, "uncommitted", lambda: [])
+    assert "commit `" + "0" * 40 + "`, with nothing uncommitted" in generated.commit()
+    monkeypatch.setattr(generated.repository, "uncommitted", lambda: ["a", "b"])
+    assert "with 2 uncommitted changes" in generated.commit()
+    monkeypatch.setattr(generated.repository, "commit", lambda: None)
+    assert "no commit" in generated.commit()
+
+
+def test_every_mark_of_the_book_can_be_filled(executed):
+    pages = [path for path in BOOK.rglob("*.md") if "% generated: " in path.read_text("utf-8")]
+    assert len(pages) >= 2
+    for path in pages:
+        assert "% generated: " not in generated.fill(path.read_text("utf-8"), path.stem)
+
+
+def test_what_ran_says_on_what_it_ran():
+    environment = executions.environment()
+    assert {"machine", "python", "jax", "flax", "optax", "numpy"} <= environment.keys()
+    assert all(environment.values())
