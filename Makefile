@@ -12,7 +12,7 @@ PORT ?= 8000
 CHAPTERS ?=
 RUNS ?=
 
-.PHONY: help book test pages-test serve weave bench colab reproduce lint format lock clean
+.PHONY: help book test pages-test break serve weave bench colab reproduce lint format lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(STAMP) ## all tests and every cell of every chapter; feeds the pages too
 
 pages-test: $(STAMP) ## look at the built pages in a real browser (needs Chromium)
 	@$(PY) -m pytest tests/pages
+
+break: $(STAMP) ## put known bugs into a copy of the package and see which test notices each
+	@$(PY) -m tools.breakages
 
 serve: $(STAMP) ## show the built book at http://localhost:8000 (PORT=...)
 	@$(PY) -m tools.serve $(PORT)
