@@ -34,25 +34,18 @@ def multivariate_gaussian_kl(
     checks.last_dimension("other_mean", other_mean, dim)
     checks.covariance("covariance", covariance, dim)
     checks.covariance("other_covariance", other_covariance, dim)
-    factor, other_factor = jnp.linalg.cholesky(covariance), jnp.linalg.cholesky(other_covariance)
-    # The other Gaussian as a yardstick: in units of its factor its covariance is the identity.
-    scaled = _solve(other_factor, factor)
-    shift = _solve(other_factor, (other_mean - mean)[..., None])
-    squares = jnp.sum(scaled**2, axis=(-2, -1)) + jnp.sum(shift**2, axis=(-2, -1))
-    return 0.5 * (squares - dim) + _half_log_det(other_factor) - _half_log_det(factor)
-
-
-def _solve(factor: jax.Array, right: jax.Array) -> jax.Array:
-    """The matrix y with factor @ y = right, for a lower triangular factor; batched."""
-    batch = jnp.broadcast_shapes(factor.shape[:-2], right.shape[:-2])
-    factor = jnp.broadcast_to(factor, batch + factor.shape[-2:])
-    right = jnp.broadcast_to(right, batch + right.shape[-2:])
-    return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
-
-
-def _half_log_det(factor: jax.Array) -> jax.Array:
-    """Half the log-determinant of factor @ factor.T, for a triangular factor; batched."""
-    return jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+    factors = jnp.linalg.cholesky(covariance), jnp.linalg.cholesky(other_covariance)
+    shift = (other_mean - mean)[..., None]
+    batch = jnp.broadcast_shapes(*(a.shape[:-2] for a in (*factors, shift)))
+    factor, other_factor = (jnp.broadcast_to(a, (*batch, dim, dim)) for a in factors)
+    columns = jnp.concatenate([factor, jnp.broadcast_to(shift, (*batch, dim, 1))], axis=-1)
+    # The factor of the other covariance as a yardstick: both forms are sums of squares in it.
+    scaled = jax.lax.linalg.triangular_solve(other_factor, columns, left_side=True, lower=True)
+    half_log_dets = (
+        jnp.sum(jnp.log(jnp.diagonal(a, axis1=-2, axis2=-1)), axis=-1)
+        for a in (other_factor, factor)
+    )
+    return 0.5 * (jnp.sum(scaled**2, axis=(-2, -1)) - dim) + jnp.subtract(*half_log_dets)
 
 
 def gaussian_log_prob(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:

@@ -62,11 +62,10 @@ def test_the_same_key_gives_the_same_circles_and_another_key_others():
 
 
 def test_drawing_has_the_slope_of_its_differences():
-    light_right = (
-        lambda x: jnp.sum(  # noqa: E731
-            datasets.draw_circles(jnp.stack([x, jnp.float32(13.3)])).reshape(28, 28)[:, 14:]
-        )
-    )
+    def light_right(x):
+        picture = datasets.draw_circles(jnp.stack([x, jnp.float32(13.3)]))
+        return jnp.sum(picture.reshape(28, 28)[:, 14:])
+
     slope = jax.grad(light_right)(jnp.float32(13.2))
     difference = (light_right(jnp.float32(13.3)) - light_right(jnp.float32(13.1))) / 0.2
     np.testing.assert_allclose(slope, difference, rtol=0.05)
