@@ -1,6 +1,7 @@
 """The models: a VAE with its standard normal prior and its likelihood, and a plain autoencoder."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,8 @@ class LearnedGaussian(nnx.Module):
 
     def __init__(self, dim: int = 1, std: float = 1.0):
         dim, std = checks.positive_int("dim", dim), checks.positive_float("std", std)
-        self.log_var = nnx.Param(jnp.full((dim,), 2 * jnp.log(std)))
+        # With a dtype of its own: a weakly typed array would make `fit` compile once more.
+        self.log_var = nnx.Param(jnp.full((dim,), 2 * math.log(std), jnp.float32))
 
     def log_prob(self, x: jax.Array, mean: jax.Array) -> jax.Array:
         """log p(x|z), shape (...,), in nats; raises ValueError if x is not finite."""

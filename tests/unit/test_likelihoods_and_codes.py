@@ -40,6 +40,7 @@ def test_the_learned_variance_is_scipys(dim):
 def test_the_variance_starts_where_it_is_told():
     np.testing.assert_allclose(vae.LearnedGaussian(3, std=0.2).log_var[...], 2 * np.log(0.2))
     np.testing.assert_array_equal(vae.LearnedGaussian().log_var[...], [0.0])
+    assert not vae.LearnedGaussian(std=0.2).log_var[...].weak_type  # or `fit` compiles twice
 
 
 @pytest.mark.parametrize("dim", [1, DATA_DIM])
