@@ -133,14 +133,24 @@ def run(path):
             checkpoint=path, checkpoint_every=2, progress=False)
     os._exit(0)
 
+def first_checkpoint(path):
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return time.monotonic()
+
 for name in ("compiled", "whole"):
-    started = time.monotonic()
-    assert os.waitpid(run(f"{sys.argv[1]}/{name}.npz"), 0)[1] == 0
-whole = time.monotonic() - started
-for number, moment in enumerate(numpy.random.default_rng().uniform(0.2, 1, size=20)):
+    path = f"{sys.argv[1]}/{name}.npz"
+    child = run(path)
+    begun = first_checkpoint(path)
+    assert os.waitpid(child, 0)[1] == 0
+rest = time.monotonic() - begun
+for number, moment in enumerate(numpy.random.default_rng().uniform(0, 1, size=20)):
     path = f"{sys.argv[1]}/killed{number}.npz"
     child = run(path)
-    time.sleep(moment * whole)
+    if number % 5:  # the others at any moment from the very start
+        first_checkpoint(path)
+    time.sleep(moment * rest)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     stood = os.path.exists(path) and len(vae.checkpoints.read(path)[1]["curve"])
