@@ -125,7 +125,8 @@ def table(entries: list[Entry] | None = None) -> str:
                 kind = "checked"
                 words = "; ".join(_words(check) for check in said[label])
             else:
-                kind, words = excused(entry.chapter).get(label, ("", ""))
+                kind, reason = excused(entry.chapter).get(label, ("", ""))
+                words = _plain(reason)
             rows.append(f"| {{eq}}`{label}` | {kind} | {words} |")
         if rows:
             head = f"## {{doc}}`/{entry.chapter.name}`\n\n| equation | | what the cell says |\n"
@@ -137,4 +138,10 @@ def _words(check: Check) -> str:
     """A check's comment without the labels in front, safe inside a table."""
     text = re.sub(r"^(?:eq-[a-z0-9-]+(?:\s*(?:,|and)\s*)?)+[:,]?\s*", "", check.text)
     text = text or "evaluated"
-    return re.sub(r"([|*_<>`\[\]$\\])", r"\\\1", text.rstrip(" .:"))
+    return _plain(text.rstrip(" .:"))
+
+
+def _plain(text: str) -> str:
+    """Words safe inside a table, in which a label becomes a link to its equation."""
+    escaped = re.sub(r"([|*_<>`\[\]$\\])", r"\\\1", text)
+    return _LABEL.sub(lambda label: f"{{eq}}`{label[0]}`", escaped)
