@@ -31,7 +31,7 @@ class Check:
     line: int
 
 
-def _python(cell: Cell) -> str:
+def python_of(cell: Cell) -> str:
     """The cell's source with the lines that are no Python made harmless, line for line."""
     lines = cell.source.splitlines()
     return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines) + "\n"
@@ -45,7 +45,7 @@ def _is_assertion(node: ast.AST) -> bool:
 
 def asserting_lines(cell: Cell) -> list[int]:
     """The lines of a cell, counted from 1, on which something is asserted."""
-    return [node.lineno for node in ast.walk(ast.parse(_python(cell))) if _is_assertion(node)]
+    return [node.lineno for node in ast.walk(ast.parse(python_of(cell))) if _is_assertion(node)]
 
 
 def checks(chapter: Chapter) -> list[Check]:
@@ -53,7 +53,7 @@ def checks(chapter: Chapter) -> list[Check]:
     found = []
     for cell in chapter.code_cells:
         lines = asserting_lines(cell)
-        for first, text in _comments(_python(cell)):
+        for first, text in _comments(python_of(cell)):
             labels = tuple(dict.fromkeys(_LABEL.findall(text)))
             if not labels:
                 continue

@@ -7,26 +7,12 @@ import subprocess
 import jupytext
 import pytest
 from tools.chapters import contents, notebook_chapters
+from tools.equations import asserting_lines, python_of
 from tools.notebooks import Generator
 from tools.places import BOOK, ROOT
 
 CHAPTERS = notebook_chapters()
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
-
-
-def _python(cell) -> ast.Module:
-    lines = [("pass" if line.startswith(("%", "!")) else line) for line in cell.source.splitlines()]
-    return ast.parse("\n".join(lines))
-
-
-def _asserts(tree: ast.Module) -> bool:
-    """Whether code asserts, by statement or by a function of a testing module."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assert):
-            return True
-        if isinstance(node, ast.Call) and re.search(r"assert_\w+$", ast.unparse(node.func)):
-            return True
-    return False
 
 
 def test_there_are_chapters():
@@ -35,7 +21,7 @@ def test_there_are_chapters():
 
 @each_chapter
 def test_a_chapter_with_code_asserts_what_it_claims(chapter):
-    assert any(_asserts(_python(cell)) for cell in chapter.code_cells), (
+    assert any(asserting_lines(cell) for cell in chapter.code_cells), (
         f"{chapter.path} has code and not one assertion"
     )
 
@@ -72,7 +58,7 @@ def test_jupytext_reads_the_same_code_cells(chapter):
 def test_chapters_import_nothing_that_colab_lacks(chapter):
     missing = {"jupyter_book", "jupytext", "myst_nb", "nbval", "numpyro", "sphinx", "tools"}
     for cell in chapter.code_cells:
-        for node in ast.walk(_python(cell)):
+        for node in ast.walk(ast.parse(python_of(cell))):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
