@@ -1,8 +1,9 @@
 """Break the package on purpose, in the ways of the appendix on pitfalls, and see who notices.
 
 `python -m tools.breakages` makes each breakage in a copy of `src/`, runs the unit tests against it
-until one fails, and prints which one did. It fails if a breakage goes unnoticed. With numbers, as
-in `python -m tools.breakages 4 13`, those pitfalls alone. The tree itself is never touched.
+until one fails, and prints which one did. It fails if a breakage goes unnoticed, or if a test that
+noticed one fails without it too. With numbers, as in `python -m tools.breakages 4 13`, those
+pitfalls alone. The tree itself is never touched.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,29 +241,27 @@ def broken_sources(breakage: Breakage, folder: Path) -> Path:
     return copy
 
 
-def noticed_by(breakage: Breakage) -> str | None:
-    """The unit test that fails first under the breakage, or None if all pass."""
-    with tempfile.TemporaryDirectory() as name:
-        sources = broken_sources(breakage, Path(name))
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "--no-header",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command.append("tests/unit")
-        environment = {**os.environ, "PYTHONPATH": str(sources)}
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
+def first_failure(sources: Path, tests: Iterable[str] = ("tests/unit",)) -> str | None:
+    """The test that fails first with the package in `sources`, or None if all pass."""
+    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *tests],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(sources)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     if done.returncode and not found:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     return found[1] if found else None
+
+
+def noticed_by(breakage: Breakage) -> str | None:
+    """The unit test that fails first under the breakage, or None if all pass."""
+    with tempfile.TemporaryDirectory() as name:
+        return first_failure(broken_sources(breakage, Path(name)))
 
 
 def main() -> int:
@@ -269,14 +269,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pitfalls", nargs="*", type=int, help="numbers of pitfalls; all if none")
     chosen = parser.parse_args().pitfalls
-    unnoticed = 0
+    tests = []
     for breakage in BREAKAGES:
         if chosen and breakage.pitfall not in chosen:
             continue
-        test = noticed_by(breakage)
-        unnoticed += test is None
-        print(f"{breakage.pitfall:2}  {breakage.what}: {test or 'NOBODY NOTICED'}", flush=True)
-    return bool(unnoticed)
+        tests.append(noticed_by(breakage))
+        print(f"{breakage.pitfall:2}  {breakage.what}: {tests[-1] or 'NOBODY NOTICED'}", flush=True)
+    # A test that fails without a breakage, too, has noticed nothing.
+    noticed = {test for test in tests if test}
+    failing = first_failure(SOURCES, sorted(noticed)) if noticed else None
+    if failing:
+        print(f"{failing} fails with the package as it is")
+    return int(failing is not None or None in tests)
 
 
 if __name__ == "__main__":

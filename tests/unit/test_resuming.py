@@ -167,8 +167,9 @@ def test_a_run_killed_at_any_of_twenty_moments_resumes_to_the_same_bits(tmp_path
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    environment = {**os.environ, **cached}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **cached}
+        command, capture_output=True, text=True, check=False, env=environment, timeout=900
     )
     assert done.returncode == 0, done.stderr
     stood = [int(line) for line in done.stdout.split()]

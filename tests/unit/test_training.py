@@ -442,7 +442,7 @@ def test_a_schedule_sees_every_step_of_the_run_once():
     np.testing.assert_array_equal(history.objective, [1.5, 5.5, 9.5])
 
 
-def test_a_scheduled_beta_is_that_of_a_loop_written_by_hand():
+def test_a_scheduled_beta_weighs_each_step_as_its_schedule_says():
     schedule, images = optax.linear_schedule(0.0, 1.0, 6), stripes(20)
     settings = {"key": KEY, "batch_size": 5, "optimizer": optax.sgd(1e-2), "progress": False}
     scheduled = small_vae()
