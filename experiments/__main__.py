@@ -12,7 +12,7 @@ import sys
 
 from experiments import runs
 
-SHARED = {"__init__", "__main__", "ledger", "published", "runs"}
+SHARED = {"__init__", "__main__", "ledger", "published", "recipes", "runs", "seeds"}
 
 
 def experiments() -> dict[str, tuple[str, str]]:

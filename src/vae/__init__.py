@@ -24,7 +24,7 @@ from vae.objectives import (
     log_importance_weights,
     reconstruction,
 )
-from vae.training import History, fit
+from vae.training import History, fit, fit_many
 
 __all__ = [
     "ELBO",
@@ -47,6 +47,7 @@ __all__ = [
     "evaluation",
     "figures",
     "fit",
+    "fit_many",
     "gaussian_kl",
     "gaussian_log_prob",
     "iwae_bound",

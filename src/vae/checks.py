@@ -62,6 +62,12 @@ def random_key(name: str, key) -> None:
     raise TypeError(f"{name} must be one JAX random key such as jax.random.key(0), got {given}")
 
 
+def function_or_none(name: str, value) -> None:
+    """Raise unless `value` can be called or is None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function or None, got {value!r}")
+
+
 def float_array(name: str, value) -> None:
     """Raise unless `value` is an array of floating-point numbers."""
     dtype = getattr(value, "dtype", None)

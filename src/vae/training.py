@@ -1,4 +1,4 @@
-"""`fit`: whole epochs compiled, with progress, a training curve and checkpoints."""
+"""`fit` one model, or `fit_many` at once: whole epochs compiled, with progress and checkpoints."""
 
 import dataclasses
 import functools
@@ -53,6 +53,7 @@ def fit(
     validation=None,
     validate_every: int = 1,
     progress: bool = True,
+    callback=None,
     checkpoint=None,
     checkpoint_every: int = 1,
 ) -> History:
@@ -73,6 +74,8 @@ def fit(
         {"beta": optax.linear_schedule(0.0, 1.0, 2000)} with objective=beta_objective.
       validation: images to evaluate the bound on after every `validate_every`-th epoch and the
         last.
+      callback: called as callback(epochs done, model) after each epoch, to keep or show what the
+        model has learned so far.
       checkpoint: a `.npz` file; written after every `checkpoint_every`-th epoch and the last. Where
         it exists, training continues from it and ends in the bits of an uninterrupted run. It knows
         its images, key and batch_size; that optimizer, objective and schedules are the same is
@@ -85,19 +88,11 @@ def fit(
     Derived in book/building/vae.md, equation `eq-objective`, and book/building/training.md,
     equation `eq-epoch`; Kingma & Welling 2013, Algorithm 1.
     """
-    images = check_images(model, images)
-    epochs = checks.positive_int("epochs", epochs)
-    batch_size = checks.positive_int("batch_size", batch_size)
+    images, epochs, batch_size = _check_run(model, images, key, epochs, batch_size, optimizer)
+    schedules = _check_schedules(objective, schedules)
     checks.positive_int("validate_every", validate_every)
     checks.positive_int("checkpoint_every", checkpoint_every)
-    checks.random_key("key", key)
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            f"optimizer must be one of Optax's, such as optax.adam(1e-3), got {optimizer!r}"
-        )
-    if batch_size > len(images):
-        raise ValueError(f"batch_size is {batch_size}, but there are only {len(images)} images")
-    schedules = _check_schedules(objective, schedules)
+    checks.function_or_none("callback", callback)
     if validation is not None:
         check_bounded(model)
         validation = check_images(model, validation, "validation")
@@ -146,12 +141,99 @@ def fit(
             f"{name} {value:.2f} nats"
             + ("" if np.isnan(score) else f", validation bound {score:.2f}"),
         )
+        if callback is not None:
+            callback(epoch + 1, model)
+    return _history(curve)
+
+
+def fit_many(
+    models,
+    images,
+    *,
+    key: jax.Array,
+    epochs: int,
+    batch_size: int,
+    optimizer: optax.GradientTransformation,
+    objective=elbo,
+    schedules=None,
+    progress: bool = True,
+    callback=None,
+) -> list[History]:
+    """Train models of one architecture on the same images, all at once; return their curves.
+
+    Model i ends, but for rounding, where `fit` with the key `jax.random.split(key, len(models))[i]`
+    would have left it: each has its own order of the images and its own draws. The step is that
+    of `fit` under `jax.vmap`, so that many seeds cost one compilation, and little more time than
+    one on a device with room for them.
+
+    Args:
+      models: a list of models that differ in the values of their parameters alone, such as those
+        that one function makes of different seeds. Each is trained in place.
+      callback: called as callback(epochs done, models) after each epoch.
+      The others are those of `fit`.
+
+    Raises as `fit` does, and ValueError for models of different architectures. The seconds of each
+    `History` are those of all models together.
+    Used in book/reproducing/circles.md; the objective is book/building/vae.md, equation
+    `eq-objective`.
+    """
+    models = list(models)
+    if not models:
+        raise ValueError("models must be a list of at least one model, got none")
+    images, epochs, batch_size = _check_run(models[0], images, key, epochs, batch_size, optimizer)
+    schedules = _check_schedules(objective, schedules)
+    checks.function_or_none("callback", callback)
+    splits = [nnx.split(model, nnx.Param, ...) for model in models]
+    graphdef = splits[0][0]
+    shapes = [jax.tree.map(jnp.shape, (params, rest)) for _, params, rest in splits]
+    for i, (other, _, _) in enumerate(splits):
+        if other != graphdef or shapes[i] != shapes[0]:
+            raise ValueError(f"models must share one architecture, but models[{i}] has another")
+
+    params, rest = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *part)
+        for part in ([split[1] for split in splits], [split[2] for split in splits])
+    )
+    opt_state = jax.vmap(optimizer.init)(params)
+    train_keys = jax.vmap(lambda key: jax.random.split(key)[0])(jax.random.split(key, len(models)))
+    curves, steps = [], len(images) // batch_size
+    bar, seconds = Progress(epochs, enabled=progress), 0.0
+    for epoch in range(epochs):
+        started = time.perf_counter()
+        static = graphdef, optimizer, objective, schedules, batch_size
+        keys = jax.vmap(jax.random.fold_in, (0, None))(train_keys, epoch)
+        arrays = params, opt_state, rest, images, keys, jnp.asarray(epoch * steps)
+        params, opt_state, terms, finite = _run_epoch_of_many(static, False, *arrays)
+        terms, finite = np.asarray(terms, np.float64), np.asarray(finite)
+        seconds += time.perf_counter() - started
+        bad = ~(finite & np.isfinite(terms[:, :, 0]).all(axis=1))
+        if bad.any():
+            finite = np.asarray(_run_epoch_of_many(static, True, *arrays)[-1])
+            i = int(np.flatnonzero(bad)[0])
+            _stop(terms[i, :, 0], finite[i], first_step=epoch * steps + 1, name=f"models[{i}]")
+        for i, model in enumerate(models):
+            nnx.update(model, jax.tree.map(lambda leaf, i=i: leaf[i], params))
+
+        examples = (epoch + 1) * steps * batch_size
+        value, log_likelihood, kl = means = terms.mean(axis=1).T
+        columns = np.broadcast_arrays(
+            examples, seconds, value, log_likelihood - kl, log_likelihood, kl, np.nan
+        )
+        curves.append(np.stack(columns, axis=-1))
+        name = "bound" if objective is elbo else "objective"
+        low, high = means[0].min(), means[0].max()
+        bar.update(epoch + 1, f"{name} {low:.2f} to {high:.2f} nats over {len(models)} models")
+        if callback is not None:
+            callback(epoch + 1, models)
+    return [_history(curve) for curve in np.stack(curves, axis=1)]
+
+
+def _history(curve) -> History:
     columns = np.array(curve, np.float64).T
     return History(columns[0].astype(np.int64), *columns[1:])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _run_epoch(static, watch, params, opt_state, rest, images, key, first_step):
+def _epoch(static, watch, params, opt_state, rest, images, key, first_step):
     """One pass over the images: (params, opt_state, (steps, 3) means, are the params finite).
 
     The last is one answer for the end of the epoch; with `watch`, one after each step, which
@@ -193,7 +275,22 @@ def _run_epoch(static, watch, params, opt_state, rest, images, key, first_step):
     return params, opt_state, means, finite if watch else all_finite(params)
 
 
-def _stop(values: np.ndarray, params_finite: np.ndarray, first_step: int) -> None:
+_run_epoch = functools.partial(jax.jit, static_argnums=(0, 1))(_epoch)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_epoch_of_many(static, watch, params, opt_state, rest, images, keys, first_step):
+    """`_run_epoch` of many models: what it takes and returns has an axis of models in front."""
+
+    def one(params, opt_state, rest, key):
+        return _epoch(static, watch, params, opt_state, rest, images, key, first_step)
+
+    return jax.vmap(one)(params, opt_state, rest, keys)
+
+
+def _stop(
+    values: np.ndarray, params_finite: np.ndarray, first_step: int, name: str = "The model"
+) -> None:
     """Raise, naming the first step whose objective, or whose update, was not finite."""
     objective, update = (np.flatnonzero(~np.isfinite(values)), np.flatnonzero(~params_finite))
     said = []
@@ -205,9 +302,24 @@ def _stop(values: np.ndarray, params_finite: np.ndarray, first_step: int) -> Non
         said.append(f"the update of step {first_step + update[0]} made the parameters non-finite")
     what = " after ".join(said)
     raise FloatingPointError(
-        f"{what} (steps count from 1). The model keeps its parameters from before this epoch. "
+        f"{what} (steps count from 1). {name} keeps its parameters from before this epoch. "
         "A smaller learning rate, or gradient clipping (optax.clip_by_global_norm), usually helps."
     )
+
+
+def _check_run(model, images, key, epochs, batch_size, optimizer) -> tuple:
+    """(images on the device, epochs, batch_size), or an error before anything is compiled."""
+    images = check_images(model, images)
+    epochs = checks.positive_int("epochs", epochs)
+    batch_size = checks.positive_int("batch_size", batch_size)
+    checks.random_key("key", key)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer must be one of Optax's, such as optax.adam(1e-3), got {optimizer!r}"
+        )
+    if batch_size > len(images):
+        raise ValueError(f"batch_size is {batch_size}, but there are only {len(images)} images")
+    return images, epochs, batch_size
 
 
 def _check_schedules(objective, schedules) -> tuple:

@@ -20,7 +20,7 @@ from unit_helpers import (
 )
 
 import vae
-from vae import evaluation
+from vae.evaluation import bounds
 from vae.objectives import log_importance_weights
 
 KEY = jax.random.key(1)
@@ -158,7 +158,7 @@ def test_chunks_do_not_change_the_distribution_of_the_estimate(monkeypatch):
     n, k = 4000, 10
     x = copies(X, n)
     whole = np.asarray(vae.log_marginal_likelihood(OFF.model, x, KEY, k))
-    monkeypatch.setattr(evaluation, "_FLOATS_AT_ONCE", 3 * x.size)
+    monkeypatch.setattr(bounds, "_FLOATS_AT_ONCE", 3 * x.size)
     parts = np.asarray(vae.log_marginal_likelihood(OFF.model, x, KEY, k))
     assert not np.array_equal(whole, parts)  # else the chunks were not used
     slack = 5 * np.hypot(standard_error(whole), standard_error(parts))
@@ -170,7 +170,7 @@ def test_chunks_do_not_change_the_distribution_of_the_estimate(monkeypatch):
 
 @pytest.mark.parametrize("floats", [1, 11 * 5, 2**25])
 def test_at_the_true_posterior_no_chunk_size_changes_the_estimate(monkeypatch, floats):
-    monkeypatch.setattr(evaluation, "_FLOATS_AT_ONCE", floats)
+    monkeypatch.setattr(bounds, "_FLOATS_AT_ONCE", floats)
     estimate = vae.log_marginal_likelihood(EXACT.model, copies(X, 1), KEY, 25)
     np.testing.assert_allclose(estimate, EXACT.evidence(X), atol=ROUNDING)
 

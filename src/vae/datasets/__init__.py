@@ -1,6 +1,27 @@
 """Data for the chapters: each loader returns arrays and says where they came from."""
 
 from vae.datasets.handwritten import MNIST, Split, mnist
-from vae.datasets.shapes import Circles, circles, draw_circles
+from vae.datasets.rendered import gymnasium_pendulum
+from vae.datasets.shapes import (
+    Circles,
+    Pendulum,
+    blur,
+    circles,
+    draw_circles,
+    draw_pendulum,
+    pendulum,
+)
 
-__all__ = ["MNIST", "Circles", "Split", "circles", "draw_circles", "mnist"]
+__all__ = [
+    "MNIST",
+    "Circles",
+    "Pendulum",
+    "Split",
+    "blur",
+    "circles",
+    "draw_circles",
+    "draw_pendulum",
+    "gymnasium_pendulum",
+    "mnist",
+    "pendulum",
+]
