@@ -14,6 +14,7 @@ from experiments.recipes import Recipe
 from vae import evaluation
 
 SEEDS = tuple(range(1000, 1016))  # none of them was looked at while the recipes were chosen
+PATH = ("affine_r2", "angle", "std", "sigma")
 FOLLOWED = 1000  # test pictures whose code is scored after every epoch
 
 
@@ -31,9 +32,8 @@ def record(
     """Train the models of all seeds together, and record their codes of the test pictures.
 
     Kept for each seed: codes (n, d) and std (n, d) of q(z|x) in half precision, the test bound and
-    its terms, the squared reconstruction error, and the affine R^2 and the angle after each epoch
-    (NaN where there are not two latents for two factors). A result that is recorded already is
-    left as it is.
+    its terms, and the squared reconstruction error; and as path/..., after each epoch, the affine R^2, the angle (NaN where there are not two latents for
+    two factors), the mean std and sigma. A result that is recorded already is left as it is.
     """
     if runs.result_path(name).exists():
         runs.say(f"{name}: recorded")
@@ -47,12 +47,11 @@ def record(
     started = time.perf_counter()
     recipe.train(models, train, jax.random.key(SEEDS[0]), callback=follow)
     seconds = time.perf_counter() - started
-    paths = np.array(paths).swapaxes(0, 1)  # (seeds, epochs, 2)
+    paths = np.array(paths, np.float32).swapaxes(0, 1)  # (seeds, epochs, len(PATH))
     arrays = {
         "codes": np.stack([evaluation.code_of(model, test) for model in models]).astype(np.float16),
         "error": np.array([evaluation.reconstruction_error(m, test).mean() for m in models]),
-        "path/affine_r2": paths[..., 0].astype(np.float32),
-        "path/angle": paths[..., 1].astype(np.float32),
+        **{f"path/{what}": paths[..., i] for i, what in enumerate(PATH)},
     }
     if hasattr(models[0], "log_prior"):
         key = jax.random.key(SEEDS[-1])
@@ -60,8 +59,6 @@ def record(
         for term in ("bound", "log_likelihood", "kl"):
             arrays[term] = np.array([float(getattr(each, term).mean()) for each in terms])
         arrays["std"] = np.stack([posterior_std(model, test) for model in models])
-    if isinstance(models[0].likelihood, vae.LearnedGaussian):
-        arrays["sigma"] = np.exp([model.likelihood.log_var[0] / 2 for model in models])
     metadata = {
         **runs.provenance(),
         "command": command,
@@ -81,9 +78,14 @@ def posterior_std(model, images) -> np.ndarray:
     return np.asarray(jnp.exp(model.encode(x)[1] / 2), np.float16)
 
 
-def path_point(model, images, factors) -> tuple[float, float]:
-    """(the lower affine R^2 of the factors, the angle in degrees) of a model under way."""
+def path_point(model, images, factors) -> tuple[float, ...]:
+    """The quantities of PATH of a model under way, NaN for one that it does not have."""
     codes = evaluation.code_of(model, images)
     square = codes.shape[1] == factors.shape[1] == 2
-    angle = evaluation.rotation_angle(codes, factors) if square else np.nan
-    return float(evaluation.affine_r2(codes, factors).min()), angle
+    learned = isinstance(model.likelihood, vae.LearnedGaussian)
+    return (
+        float(evaluation.affine_r2(codes, factors).min()),
+        evaluation.rotation_angle(codes, factors) if square else np.nan,
+        posterior_std(model, images).mean(dtype=float) if hasattr(model, "log_prior") else np.nan,
+        float(jnp.exp(model.likelihood.log_var[0] / 2)) if learned else np.nan,
+    )
