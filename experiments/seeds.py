@@ -32,8 +32,9 @@ def record(
     """Train the models of all seeds together, and record their codes of the test pictures.
 
     Kept for each seed: codes (n, d) and std (n, d) of q(z|x) in half precision, the test bound and
-    its terms, and the squared reconstruction error; and as path/..., after each epoch, the affine R^2, the angle (NaN where there are not two latents for
-    two factors), the mean std and sigma. A result that is recorded already is left as it is.
+    its terms, and the squared reconstruction error; and as path/..., after each epoch, the affine
+    R^2, the angle (NaN where there are not two latents for two factors), the mean std and sigma. A
+    result that is recorded already is left as it is.
     """
     if runs.result_path(name).exists():
         runs.say(f"{name}: recorded")
