@@ -25,7 +25,7 @@ THIN = {"length": 10.0, "bob_radius": 2.0, "rod_width": 1.5}
 # a long time there makes the ring of codes wavy.
 HOT = Recipe(20, 50, 4e-3, beta=20.0, hold=0.5, cool=0.75)
 PLAIN = dataclasses.replace(HOT, beta=1.0)
-FOCUSED = dataclasses.replace(HOT, beta=5.0, hold=0.4, cool=0.6, blur=4.0, focus=(0.4, 0.7))
+FOCUSED = dataclasses.replace(HOT, beta=2.0, hold=0.4, cool=0.6, blur=4.0, focus=(0.4, 0.7))
 
 
 def bernoulli():
@@ -63,7 +63,7 @@ STUDIES = {
     "beta1": Study("thick pendulum, beta 1 throughout", PLAIN),
     "thin-beta1": Study("thin pendulum, beta 1 throughout", PLAIN, THIN),
     "thin-hot": Study("thin pendulum, beta 20 cooled to 1", HOT, THIN),
-    "thin-focused": Study("thin pendulum, out of focus and beta 5 at first", FOCUSED, THIN),
+    "thin-focused": Study("thin pendulum, out of focus and beta 2 at first", FOCUSED, THIN),
     "one-latent": Study("thick pendulum, one latent, beta 20 cooled to 1", HOT, latents=1),
     "noise-free": Study(
         "thick pendulum, noise-free, learned sigma", PLAIN, {"noise": 0.0}, likelihood=learned
