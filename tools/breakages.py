@@ -227,6 +227,20 @@ BREAKAGES = [
         _EPS.replace("shape,", "shape[-1:],"),
     ),
     Breakage(
+        11,
+        "one key for all models trained together",
+        "training.py",
+        "jax.vmap(lambda key: jax.random.split(key)[0])(jax.random.split(key, len(models)))",
+        "jnp.stack([jax.random.split(key)[0]] * len(models))",
+    ),
+    Breakage(
+        11,
+        "the parameters of one model for all",
+        "training.py",
+        "lambda leaf, i=i: leaf[i]",
+        "lambda leaf, i=i: leaf[0]",
+    ),
+    Breakage(
         12,
         "no constant in the affine fit",
         "evaluation/codes.py",

@@ -164,7 +164,13 @@ class Plain:
             path = (self.chapter.path.parent / source).resolve()
             if not path.exists():
                 raise self._error(line, f"there is no image {source}")
-            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            kind = mimetypes.guess_type(path.name)[0] or "file without a known suffix"
+            if not kind.startswith("image/"):
+                raise self._error(
+                    line,
+                    f"no rule for a picture that is a {kind}: {source}; what moves is made in a "
+                    "cell, by `vae.figures.animate`",
+                )
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             source = f"data:{kind};base64,{data}"
         return f"![{alt}]({source})"

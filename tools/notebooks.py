@@ -4,6 +4,7 @@
 printed, and Colab opens the same cells.
 """
 
+import ast
 import copy
 import hashlib
 import json
@@ -18,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools import repository
 from tools.chapters import Cell, Chapter, ChapterError, Entry, contents
+from tools.equations import python_of
 from tools.labels import Label, book_labels
 from tools.markdown import Plain
 from tools.places import NOTEBOOKS
@@ -92,8 +94,34 @@ def check_code_cell(chapter: Chapter, cell: Cell) -> None:
         raise chapter.error(cell.line, f"no rule for the metadata {', '.join(sorted(unknown))}")
     if re.search(r"^\s*#\s*(NBVAL_|PYTEST_VALIDATE)", cell.source, re.MULTILINE):
         raise chapter.error(cell.line, "no rule for nbval's comments: every cell runs")
-    if cell.figure and not (cell.figure.get("name") and cell.figure.get("caption")):
+    if cell.figure:
+        check_figure_cell(chapter, cell)
+
+
+def animates(cell: Cell) -> bool:
+    """Whether a cell calls `animate(..., alt=...)`, and so says there what its figure shows."""
+    calls = [node for node in ast.walk(ast.parse(python_of(cell))) if isinstance(node, ast.Call)]
+    return any(
+        re.fullmatch(r"(.+\.)?animate", ast.unparse(call.func))
+        and any(keyword.arg == "alt" for keyword in call.keywords)
+        for call in calls
+    )
+
+
+def check_figure_cell(chapter: Chapter, cell: Cell) -> None:
+    """Refuse a figure without name or caption, and one without words or with two sets of them."""
+    if not (cell.figure.get("name") and cell.figure.get("caption")):
         raise chapter.error(cell.line, "a figure cell needs `name` and `caption`")
+    in_call, in_metadata = animates(cell), bool(cell.figure.get("alt"))
+    if in_call and in_metadata:
+        raise chapter.error(
+            cell.line,
+            "an animation says what it shows once: in `animate(alt=...)`, no `image: alt`",
+        )
+    if not (in_call or in_metadata):
+        raise chapter.error(
+            cell.line, "a figure cell needs `image: alt`, or a call of `animate` with `alt=`"
+        )
 
 
 class Generator:

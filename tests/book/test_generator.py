@@ -98,6 +98,44 @@ def test_a_figure_cell_is_followed_by_its_caption(convert):
     assert "In Figure 1.1 and see 1.1." in text
 
 
+ANIMATION = (
+    "```{code-cell}\n---\nmystnb:\n  figure:\n    name: fig-a\n    caption: Dots part.\n"
+    "METADATA---\nCODE\n```\n"
+)
+CALL = "vae.figures.animate(figure, draw, 5,\n  alt='Dots in two colours drift slowly apart.')"
+
+
+def test_an_animation_has_its_words_in_its_call_and_its_caption_below(convert):
+    cell = ANIMATION.replace("METADATA", "").replace("CODE", CALL)
+    text = convert(f"{cell}\nIn {{numref}}`fig-a`.")
+    assert f"{CALL}\n\n**Figure 1.1.** Dots part.\n\nIn Figure 1.1." in text
+
+
+@pytest.mark.parametrize(
+    ("code", "metadata", "message"),
+    [
+        (CALL, "  image:\n    alt: Dots drift.\n", "says what it shows once"),
+        ("animate(figure, draw, 5)", "", "needs `image: alt`, or a call of `animate` with `alt=`"),
+        ("inanimate(alt='Dots')", "", "needs `image: alt`, or a call of `animate` with `alt=`"),
+        ("plt.plot(x)", "", "needs `image: alt`, or a call of `animate` with `alt=`"),
+    ],
+)
+def test_a_figure_cell_says_what_it_shows_once(convert, code, metadata, message):
+    with pytest.raises(ChapterError) as caught:
+        convert(ANIMATION.replace("METADATA", metadata).replace("CODE", code))
+    assert message in str(caught.value)
+
+
+def test_a_picture_file_that_is_no_picture_is_refused(convert, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"moving")
+    for text in (
+        "![Dots drift apart.](a.mp4)",
+        "```{figure} a.mp4\n:alt: Dots drift apart.\n\nDots.\n```",
+    ):
+        with pytest.raises(ChapterError, match=r"a picture that is a video/mp4: a\.mp4"):
+            convert(text)
+
+
 def test_a_figure_file_travels_inside_the_notebook(convert, tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     text = convert("```{figure} a.png\n:name: fig-a\n:alt: A small grey square.\n\nA square.\n```")
@@ -135,6 +173,8 @@ def test_definitions_become_a_list(convert):
     ("text", "line", "message"),
     [
         ("```{tabbed} A\nx\n```", 3, "no rule for the directive `{tabbed}`"),
+        ("```{video} a.mp4\n```", 3, "no rule for the directive `{video}`"),
+        ("```{raw} html\n<video></video>\n```", 3, "no rule for the directive `{raw}`"),
         ("a\nb {kbd}`x`", 4, "no rule for the role `{kbd}`"),
         ("{eq}`eq-none`", 3, "nothing in the book has the label `eq-none`"),
         ("(here)=\n## A\n\n{eq}`here`", 6, "is a section, not a equation"),

@@ -48,9 +48,12 @@ def gymnasium_pendulum(angles: np.ndarray, *, image_size: int = 28) -> np.ndarra
 @contextlib.contextmanager
 def _renderer():
     """Pendulum-v1, drawing into memory; leaves the environment and a caller's pygame as found."""
-    # pygame greets on stdout and, in some versions, warns of its own imports.
+    # pygame greets on stdout and, in some versions, warns of its own imports. Gymnasium up to 1.3
+    # starts all of it, sound included, which complains on stderr where a machine has no card.
     with (
-        _environment(PYGAME_HIDE_SUPPORT_PROMPT="1", SDL_VIDEODRIVER="dummy"),
+        _environment(
+            PYGAME_HIDE_SUPPORT_PROMPT="1", SDL_VIDEODRIVER="dummy", SDL_AUDIODRIVER="dummy"
+        ),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -63,7 +66,7 @@ def _renderer():
                 'pip install "gymnasium[classic-control]"',
                 name=error.name,
             ) from error
-        has_display = pygame.display.get_init()
+        before, display_before = pygame.get_init(), pygame.display.get_init()
         env = gymnasium.make(
             "Pendulum-v1", render_mode="rgb_array", disable_env_checker=True
         ).unwrapped
@@ -71,8 +74,10 @@ def _renderer():
             yield env
         finally:
             # Not env.close(): that ends all of pygame, which the caller may be using.
-            if not has_display:
+            if not display_before:
                 pygame.display.quit()
+                if pygame.get_init() and not before:
+                    pygame.quit()
 
 
 @contextlib.contextmanager
