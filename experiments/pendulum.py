@@ -16,7 +16,7 @@ from experiments.recipes import Recipe
 from vae import evaluation
 
 NAME = "pendulum"
-COST = "about 20 minutes of one core: sixteen seeds of each of ten studies"
+COST = "about 20 minutes of one core: sixteen seeds of each of eleven studies"
 TRAIN, TEST = 5_000, 2_000
 NOISE = 0.5  # of the noisy pictures, in intensities
 THIN = {"length": 10.0, "bob_radius": 2.0, "rod_width": 1.5}
@@ -64,6 +64,11 @@ STUDIES = {
     "thin-beta1": Study("thin pendulum, beta 1 throughout", PLAIN, THIN),
     "thin-hot": Study("thin pendulum, beta 20 cooled to 1", HOT, THIN),
     "thin-focused": Study("thin pendulum, out of focus and beta 2 at first", FOCUSED, THIN),
+    "thin-focused-hot": Study(
+        "thin pendulum, out of focus and beta 5 at first",
+        dataclasses.replace(FOCUSED, beta=5.0),
+        THIN,
+    ),
     "one-latent": Study("thick pendulum, one latent, beta 20 cooled to 1", HOT, latents=1),
     "noise-free": Study(
         "thick pendulum, noise-free, learned sigma", PLAIN, {"noise": 0.0}, likelihood=learned
@@ -156,6 +161,7 @@ ROWS = {
     "pendulum.thin_beta1": ("thin-beta1", ("r2.sin", "r2.cos")),
     "pendulum.thin_hot": ("thin-hot", ("r2.sin", "r2.cos")),
     "pendulum.thin_focused": ("thin-focused", ("r2.sin", "r2.cos")),
+    "pendulum.thin_focused_hot": ("thin-focused-hot", ("r2.sin", "r2.cos")),
     "pendulum.gymnasium": ("gymnasium", ("r2.sin", "r2.cos")),
     "pendulum.noise_free": ("noise-free", ("sigma_q", "kl", "active_units")),
     "pendulum.noisy": ("noisy", ("sigma_q", "kl", "active_units", "r2.sin", "r2.cos")),
