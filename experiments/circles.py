@@ -17,7 +17,7 @@ from experiments.recipes import Recipe
 from vae import evaluation
 
 NAME = "circles"
-COST = "about 50 minutes of one core: sixteen seeds of each of sixteen studies"
+COST = "about 50 minutes of one core: sixteen seeds of each of seventeen studies"
 TRAIN, TEST = 10_000, 2_000
 TURN = 30.0  # degrees by which the turned square is turned
 
@@ -25,6 +25,9 @@ TURN = 30.0  # degrees by which the turned square is turned
 HOT = Recipe(30, 100, 8e-3, flat=0.6, beta=20.0, hold=0.6, cool=0.8)
 PLAIN = dataclasses.replace(HOT, beta=1.0)
 FOCUSED = Recipe(30, 100, 4e-3, beta=20.0, hold=0.45, cool=0.6, blur=4.0, focus=(0.6, 0.85))
+# Chosen on seeds 0 to 7 among ten: so far out of focus, one latent takes the long side alone; the
+# other wakes when the picture sharpens.
+ONE_BY_ONE = dataclasses.replace(FOCUSED, beta=5.0, blur=6.0)
 
 
 def square(u: jax.Array) -> jax.Array:
@@ -81,6 +84,9 @@ STUDIES = {
     "beta1": Study("discs, beta 1 throughout", PLAIN),
     "autoencoder": Study("discs, plain autoencoder", PLAIN, kind=vae.Autoencoder),
     "rectangle-hot": Study("discs on a rectangle 3 : 1, beta 20 cooled to 1", HOT, rectangle),
+    "rectangle-focused": Study(
+        "discs on a rectangle 3 : 1, out of focus and warm at first", ONE_BY_ONE, rectangle
+    ),
     "rings-focused": Study("rings, out of focus and hot at first", FOCUSED, width=1.5),
     "rings-hot": Study("rings, beta 20 cooled to 1", HOT, width=1.5),
     "rings-beta1": Study("rings, beta 1 throughout", PLAIN, width=1.5),
@@ -149,7 +155,8 @@ ROWS = {
     "rings": ("rings-focused", ("seeds_affine_r2_0.95", "seeds_spearman_0.95")),
     "rings_hot": ("rings-hot", ("seeds_affine_r2_0.95", "seeds_spearman_0.95")),
     "rings_beta1": ("rings-beta1", ("seeds_affine_r2_0.95", "seeds_spearman_0.95")),
-    "rectangle": ("rectangle-hot", ("seeds_angle_10deg", "seeds_spearman_0.95")),
+    "rectangle": ("rectangle-focused", ("seeds_angle_10deg", "seeds_spearman_0.95")),
+    "rectangle_hot": ("rectangle-hot", ("seeds_angle_10deg", "seeds_spearman_0.95")),
     "rectangle_beta1": ("rectangle-beta1", ("seeds_angle_10deg", "seeds_spearman_0.95")),
     "disc_of_centers": ("round-hot", ("seeds_affine_r2_0.95", "seeds_spearman_0.95")),
 }

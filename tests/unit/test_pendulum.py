@@ -213,8 +213,14 @@ def test_gymnasiums_renderer_leaves_everything_as_it_was(monkeypatch):
     try:
         datasets.gymnasium_pendulum([0.0])
         assert pygame.display.get_init()
-    finally:
+        # So does all else that a caller has started, without a display.
+        monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+        pygame.init()
         pygame.display.quit()
+        datasets.gymnasium_pendulum([0.0])
+        assert pygame.get_init() and not pygame.display.get_init()
+    finally:
+        pygame.quit()
 
 
 def test_gymnasiums_renderer_says_nothing():
