@@ -125,7 +125,16 @@ FILES = sorted(SOURCE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(SOURCE)) for p in FILES])
 def test_a_file_imports_what_the_package_may_need_and_nothing_of_the_book(path):
     always = {"vae", "jax", "flax", "optax", "numpy", *sys.stdlib_module_names}
-    late = {"PIL", "gymnasium", "imageio_ffmpeg", "matplotlib", "pooch", "scipy", "sklearn"}
+    late = {
+        "PIL",
+        "gymnasium",
+        "imageio_ffmpeg",
+        "matplotlib",
+        "pooch",
+        "pygame",
+        "scipy",
+        "sklearn",
+    }
     for name, with_the_file in imports(path):
         assert name in always or (name in late and not with_the_file), f"{path.name}: {name}"
 
