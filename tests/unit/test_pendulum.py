@@ -157,6 +157,9 @@ def test_noise_is_gaussian_of_that_deviation_on_every_pixel():
     # Each pixel and each picture has its own.
     assert abs(np.corrcoef(noise[:, 300:306].T) - np.eye(6)).max() < 5 / np.sqrt(500)
     assert abs(np.corrcoef(noise[:6]) - np.eye(6)).max() < 5 / np.sqrt(784)
+    # With the key of the angles, the first 500 numbers would be in the order of the angles.
+    for state in (clean.angles, clean.velocities):
+        assert abs(stats.spearmanr(noise.ravel()[:500], state).statistic) < 5 / np.sqrt(500)
 
 
 def test_the_same_key_gives_the_same_pendulums_and_another_key_others():
