@@ -3,7 +3,6 @@
 Codes of 2,000 test pictures are recorded for every seed, and all scores are computed from them.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae
-from experiments import ledger, runs, seeds
+from experiments import runs, seeds
 from experiments.recipes import Recipe
 from vae import evaluation
 
@@ -162,12 +161,11 @@ ROWS = {
 }
 
 
-def measured(name: str, measure: str) -> tuple[int, float, float]:
-    """(how many seeds of a study pass, the lowest and the highest value behind it)."""
+def measured(name: str, measure: str) -> tuple[int, list]:
+    """(how many seeds of a study pass, the value of each that lies behind it)."""
     _, passes, value = MEASURES[measure]
     scores = recorded(name)[1]
-    values = [value(score) for score in scores if not np.isnan(value(score))]
-    return sum(map(passes, scores)), min(values), max(values)
+    return sum(map(passes, scores)), list(map(value, scores))
 
 
 def ledger_rows() -> list[dict]:
@@ -176,26 +174,9 @@ def ledger_rows() -> list[dict]:
     for label, (name, measures) in ROWS.items():
         metadata = recorded(name)[2]
         for measure in measures:
-            count, low, high = measured(name, measure)
+            id, what = f"circles.{label}.{measure}", f"{STUDIES[name].what}: {MEASURES[measure][0]}"
             rows.append(
-                {
-                    "id": f"circles.{label}.{measure}",
-                    "what": f"{STUDIES[name].what}: {MEASURES[measure][0]}",
-                    "unit": "seeds",
-                    "theirs": "",
-                    "source": "",
-                    "ours": count,
-                    "low": round(low, 3),
-                    "high": round(high, 3),
-                    "seeds": len(metadata["seeds"]),
-                    "examples": metadata["recipe"]["epochs"] * TRAIN,
-                    "seconds": round(metadata["seconds"]),
-                    "machine": metadata["machine"],
-                    "commit": metadata["commit"],
-                    "command": metadata["command"],
-                    "note": f"{TEST} test pictures; seconds for all seeds together, on a machine "
-                    "busy with other work",
-                }
+                seeds.ledger_row(id, what, "seeds", *measured(name, measure), metadata, TEST)
             )
     return rows
 
@@ -206,24 +187,13 @@ def check(row: dict) -> float:
     return measured(ROWS[label][0], measure)[0]
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", metavar="STUDY", choices=STUDIES, help="one of the studies")
-    args = parser.parse_args()
-    if not args.full:
-        images, centers = STUDIES["hot"].data(jax.random.key(0), TRAIN)
-        models = [seeds.networks(0)]
-        dataclasses.replace(HOT, epochs=5).train(models, images, jax.random.key(0))
-        runs.say(str(evaluation.score_code(evaluation.code_of(models[0], images), centers)))
-        return
-    for name in [args.only] if args.only else STUDIES:
-        record(name)
-    if all(runs.result_path(f"{NAME}-{name}").exists() for name in STUDIES):
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
+def quick() -> None:
+    """One seed for a few epochs, and its scores: half a minute."""
+    images, centers = STUDIES["hot"].data(jax.random.key(0), TRAIN)
+    models = [seeds.networks(0)]
+    dataclasses.replace(HOT, epochs=5).train(models, images, jax.random.key(0))
+    runs.say(str(evaluation.score_code(evaluation.code_of(models[0], images), centers)))
 
 
 if __name__ == "__main__":
-    main()
+    seeds.command_line(NAME, __doc__, COST, STUDIES, quick=quick, record=record, rows=ledger_rows)

@@ -3,7 +3,6 @@
 Codes of 2,000 test pictures are recorded for every seed, and all scores are computed from them.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 import vae
-from experiments import ledger, runs, seeds
+from experiments import runs, seeds
 from experiments.recipes import Recipe
 from vae import evaluation
 
@@ -187,24 +186,15 @@ def ledger_rows() -> list[dict]:
         for measure in measures:
             values = measured(name, measure)
             rows.append(
-                {
-                    "id": f"{label}.{measure}",
-                    "what": f"{STUDIES[name].what}: {MEASURES[measure][0]} over seeds",
-                    "unit": {"kl": "nats", "active_units": "units"}.get(measure, "1"),
-                    "theirs": "",
-                    "source": "",
-                    "ours": round(float(np.median(values)), 4),
-                    "low": round(float(values.min()), 4),
-                    "high": round(float(values.max()), 4),
-                    "seeds": len(values),
-                    "examples": metadata["recipe"]["epochs"] * TRAIN,
-                    "seconds": round(metadata["seconds"]),
-                    "machine": metadata["machine"],
-                    "commit": metadata["commit"],
-                    "command": metadata["command"],
-                    "note": f"{TEST} test pictures; seconds for all seeds together, on a machine "
-                    "busy with other work",
-                }
+                seeds.ledger_row(
+                    f"{label}.{measure}",
+                    f"{STUDIES[name].what}: {MEASURES[measure][0]} over seeds",
+                    {"kl": "nats", "active_units": "units"}.get(measure, "1"),
+                    round(float(np.median(values)), 4),
+                    values,
+                    metadata,
+                    TEST,
+                )
             )
     return rows
 
@@ -215,25 +205,14 @@ def check(row: dict) -> float:
     return float(np.median(measured(ROWS[label][0], row["id"].removeprefix(f"{label}."))))
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", metavar="STUDY", choices=STUDIES, help="one of the studies")
-    args = parser.parse_args()
-    if not args.full:
-        data = STUDIES["focused"].data(jax.random.key(0), TRAIN)
-        models = [seeds.networks(0)]
-        dataclasses.replace(FOCUSED, epochs=5).train(models, data.images, jax.random.key(0))
-        code = evaluation.code_of(models[0], data.images)
-        runs.say(f"affine R^2 of sin and cos: {evaluation.affine_r2(code, data.sin_cos)}")
-        return
-    for name in [args.only] if args.only else STUDIES:
-        record(name)
-    if all(runs.result_path(f"{NAME}-{name}").exists() for name in STUDIES):
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
+def quick() -> None:
+    """One seed for a few epochs, and its scores: half a minute."""
+    data = STUDIES["focused"].data(jax.random.key(0), TRAIN)
+    models = [seeds.networks(0)]
+    dataclasses.replace(FOCUSED, epochs=5).train(models, data.images, jax.random.key(0))
+    code = evaluation.code_of(models[0], data.images)
+    runs.say(f"affine R^2 of sin and cos: {evaluation.affine_r2(code, data.sin_cos)}")
 
 
 if __name__ == "__main__":
-    main()
+    seeds.command_line(NAME, __doc__, COST, STUDIES, quick=quick, record=record, rows=ledger_rows)
