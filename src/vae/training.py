@@ -185,7 +185,10 @@ def fit_many(
     checks.function_or_none("callback", callback)
     splits = [nnx.split(model, nnx.Param, ...) for model in models]
     graphdef = splits[0][0]
-    shapes = [jax.tree.map(jnp.shape, (params, rest)) for _, params, rest in splits]
+    shapes = [
+        [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves((params, rest))]
+        for _, params, rest in splits
+    ]
     for i, (other, _, _) in enumerate(splits):
         if other != graphdef or shapes[i] != shapes[0]:
             raise ValueError(f"models must share one architecture, but models[{i}] has another")
