@@ -143,6 +143,9 @@ def _finish(file: IPyNbFile, run: Run) -> str:
     line = f"{chapter.name}: {len(cells)} cells, {seconds:.1f} s, {mebibytes:.0f} MiB at most"
     if run.passed != set(range(len(cells))):
         return f"{line}; {len(cells) - len(run.passed)} did not pass, so nothing is kept"
+    ran = [cell.source for cell in executions.chapter_code(file.nb)]
+    if ran != [cell.source for cell in chapter.code_cells]:
+        return f"{line}; the chapter changed meanwhile, so nothing is kept"
     if executions.code_key(chapter) != run.code:
         return f"{line}; the code changed meanwhile, so nothing is kept"
     items = [item for item in file.session.items if item.parent is file]

@@ -21,6 +21,7 @@ CELLS = {
     "loud": "import sys\nprint('careful', file=sys.stderr)",
     "partial": "print('SKIPPED: the data are not here')",
     "slow": "import time\ntime.sleep(60)",
+    "edited": "print('as it was')",
 }
 
 
@@ -49,6 +50,8 @@ def scratch(tmp_path_factory):
     (root / "_toc.yml").write_text(json.dumps(toc))
     done = run(root, "-m", "tools.notebooks")
     assert done.returncode == 0, done.stderr
+    edited = root / "book" / "edited.md"
+    edited.write_text(edited.read_text().replace("as it was", "as it is"))
     options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=2"]
     options += ["-n", "2", "--dist", "loadfile"]
     done = run(root, "-m", "pytest", "-p", "no:cacheprovider", *options, "_build/notebooks")
@@ -75,6 +78,11 @@ def kept(root) -> set[str]:
 def test_only_chapters_that_passed_are_kept(scratch):
     root, output = scratch
     assert kept(root) == {"good", "partial"}, output
+
+
+def test_a_chapter_edited_before_its_notebook_ran_is_not_kept(scratch):
+    assert "edited: 2 cells" in scratch[1]
+    assert "the chapter changed meanwhile" in scratch[1]
 
 
 def test_a_failing_cell_fails(scratch):
