@@ -12,7 +12,9 @@ import sys
 
 from experiments import runs
 
-SHARED = {"__init__", "__main__", "ledger", "published", "recipes", "runs", "seeds"}
+SHARED = {
+    "__init__", "__main__", "ledger", "paper", "precision", "published", "recipes", "runs", "seeds",
+}  # fmt: skip
 
 
 def experiments() -> dict[str, tuple[str, str]]:

@@ -18,61 +18,34 @@ import time
 import jax
 import numpy as np
 import optax
-from flax import nnx
 
 import vae
-from experiments import ledger, published, runs
+from experiments import ledger, paper, published, runs
 
 NAME = "mnist_nz20"
 COST = "about 50 minutes on two cores"
-DATA, HIDDEN, LATENT, BATCH = 784, 500, 20, 100
+LATENT = 20
+BATCH, STEP_SIZES = paper.BATCH, paper.STEP_SIZES
 TRAIN = 50_000  # images
 EPOCHS = 200  # 10^7 examples
 SEEDS = (0, 1, 2)
-STEP_SIZES = (0.01, 0.02, 0.1)
-SCREENING_EPOCHS = 4  # the first iterations: 2 x 10^5 examples, the left end of the figure
-WARM_UP = 100  # minibatches whose squared gradients Adagrad sums before its first update
+SCREENING_EPOCHS = paper.SCREENING // TRAIN
 TOLERANCE = 1.0  # nats within which a number of ours is said to match the paper's
 
 
 def make_model(seed: int) -> vae.VAE:
-    """The paper's model, every parameter from N(0, 0.01^2)."""
-    rngs = nnx.Rngs(seed)
-    small = {
-        "kernel_init": nnx.initializers.normal(0.01),
-        "bias_init": nnx.initializers.normal(0.01),
-    }
-    return vae.VAE(
-        vae.MLPEncoder(DATA, HIDDEN, LATENT, rngs=rngs, **small),
-        vae.MLPDecoder(LATENT, HIDDEN, DATA, rngs=rngs, **small),
-    )
+    """The paper's model in 20 dimensions, every parameter from N(0, 0.01^2)."""
+    return paper.make_model(seed, LATENT)
 
 
-def weight_prior(train_size: int) -> optax.GradientTransformation:
-    """The gradient of the prior N(0, I) on the weight matrices, per example of the loss."""
-    return optax.add_decayed_weights(
-        1 / train_size, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-    )
-
-
-def adagrad(step_size: float, train_size: int = TRAIN) -> optax.GradientTransformation:
-    """Adagrad as in the author's code, on the mean of the loss over a minibatch.
-
-    The author sums the gradients over the minibatch and adds 1e-8 to the sum of their squares;
-    Adagrad does not change when gradients and the root of that number shrink by the same factor.
-    """
-    return optax.chain(
-        weight_prior(train_size),
-        optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-8 / BATCH**2),
-        optax.scale_by_schedule(lambda step: -step_size * (step >= WARM_UP)),
-    )
+def adagrad(step_size: float) -> optax.GradientTransformation:
+    """The paper's optimiser, on 50,000 images."""
+    return paper.adagrad(step_size, TRAIN)
 
 
 def adam(step_size: float = 1e-3, train_size: int = TRAIN) -> optax.GradientTransformation:
     """Adam with its usual settings, on the same objective."""
-    return optax.chain(
-        weight_prior(train_size), optax.scale_by_adam(), optax.scale_by_learning_rate(step_size)
-    )
+    return paper.adam(step_size, train_size)
 
 
 def train(
@@ -121,9 +94,7 @@ def record(optimizer_name: str, seed: int, data: vae.datasets.MNIST, step_size: 
         runs.say(f"{name}: recorded")
         return
     model, history = train(optimizer_name, seed, data, epochs=EPOCHS, step_size=step_size)
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
-    load_weights(model, {f"weights/{k}": v for k, v in flat(half).items()})
+    half = paper.kept_weights(model)
     scores, errors = score(model, data)
     words = ("--full", "--only", optimizer_name, str(seed))
     vae.checkpoints.save(
@@ -145,9 +116,8 @@ def record(optimizer_name: str, seed: int, data: vae.datasets.MNIST, step_size: 
 
 def score_split(model: vae.VAE, data: vae.datasets.MNIST, split: str) -> tuple[float, float]:
     """(the mean bound on a split, its standard error), one sample per example, in nats."""
-    key = jax.random.key(1000 + ("train", "validation", "test").index(split))
-    bound = np.asarray(vae.evaluate(model, getattr(data, split).images, key=key).bound, np.float64)
-    return float(bound.mean()), float(bound.std(ddof=1) / np.sqrt(len(bound)))
+    seed = 1000 + ("train", "validation", "test").index(split)
+    return paper.score(model, getattr(data, split).images, seed)
 
 
 def score(model: vae.VAE, data: vae.datasets.MNIST) -> tuple[dict, dict]:
@@ -156,37 +126,10 @@ def score(model: vae.VAE, data: vae.datasets.MNIST) -> tuple[dict, dict]:
     return {s: pair[0] for s, pair in scored.items()}, {s: pair[1] for s, pair in scored.items()}
 
 
-def flat(tree: dict, prefix: str = "") -> dict:
-    """A nested dictionary as one level: 'encoder/mean/kernel' -> array."""
-    leaves = {}
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        leaves |= flat(value, f"{path}/") if isinstance(value, dict) else {path: value}
-    return leaves
-
-
-def load_weights(model: vae.VAE, arrays: dict) -> vae.VAE:
-    """Put recorded weights into a model of the same shape, in single precision; return it."""
-    state = nnx.state(model, nnx.Param)
-    params = nnx.to_pure_dict(state)
-
-    def fill(tree: dict, prefix: str) -> dict:
-        return {
-            name: fill(value, f"{prefix}/{name}")
-            if isinstance(value, dict)
-            else np.asarray(arrays[f"{prefix}/{name}"], np.float32)
-            for name, value in tree.items()
-        }
-
-    nnx.replace_by_pure_dict(state, fill(params, "weights"))
-    nnx.update(model, state)
-    return model
-
-
 def recorded(optimizer_name: str, seed: int = 0) -> tuple[vae.VAE, dict, dict]:
     """A recorded run: (the trained model, its arrays, its provenance and scores)."""
     arrays, metadata = runs.read_result(f"{NAME}-{optimizer_name}-seed{seed}")
-    return load_weights(make_model(seed), arrays), arrays, metadata
+    return paper.load_weights(make_model(seed), arrays), arrays, metadata
 
 
 def ledger_rows() -> list[dict]:

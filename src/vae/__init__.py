@@ -4,7 +4,7 @@ Log-values are in nats, sums run over pixels and latents, `log_var` is log sigma
 batched over leading axes. `import vae` needs JAX, Flax, Optax and NumPy alone.
 """
 
-from vae import checkpoints, datasets, distributions, evaluation, figures, networks
+from vae import baselines, checkpoints, datasets, distributions, evaluation, figures, networks
 from vae.distributions import (
     bernoulli_log_prob,
     gaussian_kl,
@@ -13,12 +13,13 @@ from vae.distributions import (
     reparameterize,
 )
 from vae.evaluation import evaluate, log_marginal_likelihood
-from vae.model import VAE, Autoencoder, Bernoulli, Gaussian, LearnedGaussian
-from vae.networks import MLPDecoder, MLPEncoder
+from vae.model import VAE, Autoencoder, Bernoulli, Gaussian, LearnedGaussian, PredictedGaussian
+from vae.networks import GaussianMLPDecoder, MLPDecoder, MLPEncoder
 from vae.objectives import (
     ELBO,
     BetaObjective,
     beta_objective,
+    binarized,
     elbo,
     iwae_bound,
     log_importance_weights,
@@ -33,12 +34,16 @@ __all__ = [
     "Bernoulli",
     "BetaObjective",
     "Gaussian",
+    "GaussianMLPDecoder",
     "History",
     "LearnedGaussian",
     "MLPDecoder",
     "MLPEncoder",
+    "PredictedGaussian",
+    "baselines",
     "bernoulli_log_prob",
     "beta_objective",
+    "binarized",
     "checkpoints",
     "datasets",
     "distributions",

@@ -27,6 +27,10 @@ class Bernoulli:
         """The mean image E[x|z] = sigmoid(logits), shape (..., data_dim)."""
         return jax.nn.sigmoid(logits)
 
+    def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
+        """A black and white image x of p(x|z), shape (..., data_dim), no gradient through it."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(logits.dtype)
+
     def check(self, name: str, x) -> None:
         """Raise ValueError if x leaves [0, 1]."""
         checks.unit_interval(name, x)
@@ -53,6 +57,10 @@ class Gaussian:
     def mean(self, mean: jax.Array) -> jax.Array:
         """The mean image E[x|z], shape (..., data_dim): what the decoder returned."""
         return mean
+
+    def sample(self, key: jax.Array, mean: jax.Array) -> jax.Array:
+        """An image x of p(x|z), shape (..., data_dim)."""
+        return reparameterize(key, mean, jnp.full_like(mean, 2 * math.log(self.std)))
 
     def check(self, name: str, x) -> None:
         """Raise ValueError if x holds NaN or an infinity."""
@@ -84,6 +92,36 @@ class LearnedGaussian(nnx.Module):
     def mean(self, mean: jax.Array) -> jax.Array:
         """The mean image E[x|z], shape (..., data_dim): what the decoder returned."""
         return mean
+
+    def sample(self, key: jax.Array, mean: jax.Array) -> jax.Array:
+        """An image x of p(x|z), shape (..., data_dim)."""
+        return reparameterize(key, mean, jnp.broadcast_to(self.log_var[...], mean.shape))
+
+    def check(self, name: str, x) -> None:
+        """Raise ValueError if x holds NaN or an infinity."""
+        checks.finite(name, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedGaussian:
+    """Gaussian pixels whose means and variances the decoder computes from z: `GaussianMLPDecoder`.
+
+    Derived in book/reproducing/lower-bound.md, equation `eq-gaussian-decoder`; Kingma & Welling
+    2013, Appendix C.2.
+    """
+
+    def log_prob(self, x: jax.Array, mean_and_log_var: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """log p(x|z), shape (...,), in nats; raises ValueError if x is not finite."""
+        checks.finite("x", x)
+        return gaussian_log_prob(x, *mean_and_log_var)
+
+    def mean(self, mean_and_log_var: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """The mean image E[x|z], shape (..., data_dim)."""
+        return mean_and_log_var[0]
+
+    def sample(self, key: jax.Array, mean_and_log_var: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """An image x of p(x|z), shape (..., data_dim)."""
+        return reparameterize(key, *mean_and_log_var)
 
     def check(self, name: str, x) -> None:
         """Raise ValueError if x holds NaN or an infinity."""

@@ -72,6 +72,40 @@ class MLPDecoder(nnx.Module):
         return self.output(self.hidden(z))
 
 
+class GaussianMLPDecoder(nnx.Module):
+    """Fully connected decoder: z -> (mean, log_var) of the diagonal Gaussian p(x|z).
+
+    The means go through a sigmoid, so that they are intensities in (0, 1). For a VAE with the
+    likelihood `PredictedGaussian()`. Shapes: z (..., latent_dim); mean and log_var (...,
+    data_dim). Raises like MLPEncoder.
+    Built in book/reproducing/lower-bound.md, equation `eq-gaussian-decoder`; Kingma & Welling 2013,
+    Section 5 and Appendix C.2.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden_dims: int | Sequence[int],
+        data_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        activation=jnp.tanh,
+        **init,  # kernel_init, bias_init of every layer
+    ):
+        self.latent_dim = checks.positive_int("latent_dim", latent_dim)
+        self.data_dim = checks.positive_int("data_dim", data_dim)
+        self.hidden, width = hidden_layers(latent_dim, hidden_dims, activation, rngs=rngs, **init)
+        self.mean = nnx.Linear(width, data_dim, rngs=rngs, **init)
+        self.log_var = nnx.Linear(width, data_dim, rngs=rngs, **init)
+
+    def __call__(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the mean and the log-variance of p(x|z)."""
+        checks.float_array("z", z)
+        checks.last_dimension("z", z, self.latent_dim)
+        h = self.hidden(z)
+        return jax.nn.sigmoid(self.mean(h)), self.log_var(h)
+
+
 def hidden_layers(input_dim: int, hidden_dims, activation, *, rngs: nnx.Rngs, **init):
     """Fully connected layers with an activation after each: (the layers, the width they end in).
 

@@ -100,3 +100,23 @@ def iwae_bound(model, x: jax.Array, key: jax.Array, num_samples: int) -> jax.Arr
     """
     log_weights = log_importance_weights(model, x, key, num_samples)
     return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(num_samples)
+
+
+def binarized(objective):
+    """The objective on black and white images, drawn anew from the intensities at every call.
+
+    Takes an objective such as `elbo`, returns one for which each pixel of x in [0, 1] is the
+    probability of a 1: resampled binarisation. Its values are bounds on log-probabilities of
+    binary images, a scale of their own. Shapes and errors are those of the objective.
+    Derived in book/reproducing/evidence.md, equation `eq-binarized`; Salakhutdinov & Murray 2008,
+    Burda et al. 2015, Section 5.
+    """
+
+    def on_binarized(model, x: jax.Array, key: jax.Array, **arguments):
+        checks.unit_interval("x", x)
+        image_key, key = jax.random.split(key)
+        return objective(
+            model, jax.random.bernoulli(image_key, x).astype(x.dtype), key, **arguments
+        )
+
+    return on_binarized

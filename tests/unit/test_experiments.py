@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from experiments import ledger, mnist_nz20, published, runs
+from experiments import ledger, mnist_nz20, paper, published, runs
 
 # Values of Figure 2, N_z = 20, from a second reading of the plots, rounded to 0.1 nats.
 READ_OFF = {
@@ -122,9 +122,9 @@ def test_weights_are_put_where_they_were_taken_from():
     from flax import nnx
 
     model, other = mnist_nz20.make_model(3), mnist_nz20.make_model(4)
-    params = mnist_nz20.flat(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    mnist_nz20.load_weights(other, {f"weights/{name}": leaf for name, leaf in params.items()})
-    loaded = mnist_nz20.flat(nnx.to_pure_dict(nnx.state(other, nnx.Param)))
+    params = paper.flat(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    paper.load_weights(other, {f"weights/{name}": leaf for name, leaf in params.items()})
+    loaded = paper.flat(nnx.to_pure_dict(nnx.state(other, nnx.Param)))
     assert loaded.keys() == params.keys() and len(params) == 10
     for name in params:
         np.testing.assert_array_equal(loaded[name], params[name])
