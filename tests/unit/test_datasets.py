@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import vae
-from vae.datasets import files, handwritten
+from vae.datasets import faces, files, handwritten
 
 
 def idx(array) -> bytes:
@@ -355,3 +355,78 @@ def test_a_host_is_given_seconds_to_answer_not_the_libraries_half_minute(hosts, 
     hosts("good")
     handwritten.mnist()
     assert given == [(0.25, 0.5)] * 4
+
+
+# Frey Face: the checksum is that of the faces, whatever program wrote the file.
+
+
+def face_file(path, faces, compress=False):
+    import scipy.io
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scipy.io.savemat(path, {"ff": faces.T}, do_compression=compress)
+    return path
+
+
+@pytest.fixture
+def tiny_faces(monkeypatch, tmp_path):
+    """Five faces, a folder for them, and no public host."""
+    shown = RNG.integers(256, size=(5, 560)).astype(np.uint8)
+    monkeypatch.setattr(faces, "SHA256", hashlib.sha256(shown.tobytes()).hexdigest())
+    monkeypatch.setattr(faces, "HOSTS", ())
+    monkeypatch.setattr(faces, "TRAIN", 3)
+    monkeypatch.setenv("VAE_DATA_DIR", str(tmp_path / "given"))
+    return shown, tmp_path / "given" / "frey_face" / faces.NAME
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_same_faces_in_another_file_are_accepted(tiny_faces, compress):
+    shown, path = tiny_faces
+    face_file(path, shown, compress)
+    np.testing.assert_array_equal(faces.read_faces(path), shown)
+    data = vae.datasets.frey_face()
+    assert data.train.shape == (3, 560) and data.test.shape == (2, 560)
+    both = np.concatenate([data.train, data.test])
+    assert sorted(map(bytes, both)) == sorted(map(bytes, shown))  # each face once, shuffled
+    again = vae.datasets.frey_face()
+    np.testing.assert_array_equal(data.test, again.test)
+    assert "3 for training, 2 for the test" in data.describe()
+
+
+def test_other_faces_are_refused(tiny_faces):
+    shown, path = tiny_faces
+    face_file(path, shown[::-1])
+    with pytest.raises(ValueError, match="not the expected file"):
+        vae.datasets.frey_face()
+
+
+@pytest.mark.parametrize("wrong", ["cut", "text", "shape"])
+def test_what_holds_no_faces_is_refused_by_name(tiny_faces, wrong):
+    shown, path = tiny_faces
+    face_file(path, shown if wrong != "shape" else shown[:, :50])
+    if wrong == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    if wrong == "text":
+        path.write_text("no faces here")
+    with pytest.raises(ValueError, match=path.name):
+        vae.datasets.frey_face()
+
+
+def test_without_a_copy_the_error_names_the_place_for_one(tiny_faces, cache):
+    with pytest.raises(files.DownloadError, match=r"frey_face/frey_rawface\.mat"):
+        vae.datasets.frey_face()
+
+
+def test_a_wrong_file_from_a_host_is_not_left_behind(tiny_faces, cache, server, monkeypatch):
+    shown, _ = tiny_faces
+    monkeypatch.delenv("VAE_DATA_DIR", raising=False)
+    monkeypatch.setitem(CONTENT, faces.NAME, b"<html>please log in</html>")
+    monkeypatch.setattr(faces, "HOSTS", (server.at("good"),))
+    with pytest.raises(files.DownloadError, match="no MATLAB file"):
+        vae.datasets.frey_face()
+    folder = cache.parent / "frey_face"
+    assert contents(folder) == {}
+    stored = face_file(cache.parent.parent / "source.mat", shown)
+    monkeypatch.setitem(CONTENT, faces.NAME, stored.read_bytes())
+    assert len(vae.datasets.frey_face().train) == 3
+    assert set(contents(folder)) == {faces.NAME}
