@@ -149,6 +149,9 @@ def ledger_rows() -> list[dict]:
                     "theirs": round(published.figure2_at(f"AEVB_{split}", LATENT, 1e7), 2)
                     if optimizer_name == "adagrad"
                     else "",
+                    "better": "higher",
+                    "tolerance": TOLERANCE,
+                    "why": "",
                     "source": f"{published.SOURCE}, Figure 2"
                     if optimizer_name == "adagrad"
                     else "",

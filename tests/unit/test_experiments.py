@@ -44,7 +44,8 @@ def test_a_curve_or_a_place_that_the_paper_does_not_have_is_refused():
 
 def test_the_ledger_holds_what_the_recorded_runs_say():
     for row in mnist_nz20.ledger_rows():
-        assert ledger.row(row["id"]) == {name: str(value) for name, value in row.items()}
+        full = ledger.OPTIONAL | row
+        assert ledger.row(row["id"]) == {name: str(value) for name, value in full.items()}
 
 
 def test_every_recorded_run_says_where_it_comes_from():
@@ -90,6 +91,41 @@ def test_a_row_that_lacks_a_column_is_refused_and_the_ledger_stays(own_ledger):
     with pytest.raises(ValueError, match="exactly the columns"):
         ledger.add([{"id": "x", "ours": 1}])
     assert own_ledger.read_text() == text
+
+
+JUDGED = {"theirs": "-100.0", "better": "higher", "tolerance": "1.0", "why": "", "id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "better", "verdict"),
+    [
+        ("-99.1", "higher", "matched"),
+        ("-100.9", "higher", "matched"),
+        ("-98.9", "higher", "better"),
+        ("-101.1", "lower", "better"),
+        ("-100.9", "lower", "matched"),
+    ],
+)
+def test_a_verdict_compares_the_difference_with_the_tolerance(ours, better, verdict):
+    assert ledger.verdict({**JUDGED, "ours": ours, "better": better}) == verdict
+
+
+def test_a_shortfall_needs_a_reason():
+    short = {**JUDGED, "ours": "-101.1"}
+    with pytest.raises(ValueError, match=r"x falls short by 1\.10, and does not say why"):
+        ledger.verdict(short)
+    assert ledger.verdict({**short, "why": "fewer examples"}) == "short"
+
+
+def test_anothers_number_needs_a_tolerance():
+    with pytest.raises(ValueError, match="needs a tolerance"):
+        ledger.verdict({**JUDGED, "ours": "-100", "tolerance": ""})
+    assert ledger.verdict({**JUDGED, "theirs": ""}) == ""
+
+
+def test_every_row_of_the_ledger_can_be_judged():
+    verdicts = [ledger.verdict(row) for row in ledger.read()]
+    assert "matched" in verdicts or "better" in verdicts
 
 
 def test_an_unknown_id_is_answered_with_the_known_ones():
