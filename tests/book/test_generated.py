@@ -79,3 +79,31 @@ def test_what_ran_says_on_what_it_ran():
     environment = executions.environment()
     assert {"machine", "python", "jax", "flax", "optax", "numpy"} <= environment.keys()
     assert all(environment.values())
+
+
+ROW = {
+    "id": "mnist.x", "what": "a_b", "unit": "nats", "theirs": "-100.0", "source": "them",
+    "ours": "-98.5", "low": "-99.0", "high": "-98.0", "seeds": "2", "examples": "1000",
+    "seconds": "60", "machine": "abacus", "commit": "abc", "command": "python -m x", "note": "n",
+    "better": "higher", "tolerance": "1.0", "why": "",
+}  # fmt: skip
+
+
+def test_the_ledger_shows_each_number_beside_the_published_one(monkeypatch):
+    short = {**ROW, "id": "mnist.y", "ours": "-102.0", "why": "too few examples"}
+    alone = {**ROW, "id": "circles.z", "theirs": "", "what": "seeds"}
+    monkeypatch.setattr(generated.recorded, "read", lambda: [alone, ROW, short])
+    page = generated.ledger()
+    assert "3 numbers. For 2 of them" in page and "0 matched, 1 better, 1 short" in page
+    assert r"a\_b, nats | -100.0 | -98.5 | 2: -99.0 to -98.0 | +1.50 | better (±1) |" in page
+    assert "- `mnist.y` is short: too few examples" in page
+    assert page.index("## MNIST") < page.index("## Circles")
+    circles = page[page.index("## Circles") :]
+    assert "verdict" not in circles and "| -98.5 | 2: -99.0 to -98.0 | 1,000 | 60 |" in circles
+    assert "| `python -m x` | abacus | `abc` | n | them | 2 |" in page
+
+
+def test_a_row_of_no_part_of_the_ledger_is_named(monkeypatch):
+    monkeypatch.setattr(generated.recorded, "read", lambda: [{**ROW, "id": "weather.1"}])
+    with pytest.raises(LookupError, match=r"weather\.1 belongs to no part"):
+        generated.ledger()
