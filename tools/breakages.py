@@ -3,7 +3,8 @@
 `python -m tools.breakages` makes each breakage in a copy of `src/`, runs the unit tests against it
 until one fails, and prints which one did. It fails if a breakage goes unnoticed, or if a test that
 noticed one fails without it too. With numbers, as in `python -m tools.breakages 4 13`, those
-pitfalls alone. The tree itself is never touched.
+pitfalls alone; 0 stands for breakages of a part of the package that no pitfall is about. The tree
+itself is never touched.
 """
 
 import argparse
@@ -22,13 +23,17 @@ from tools.places import ROOT, SOURCES
 
 @dataclass(frozen=True)
 class Breakage:
-    """A pitfall's number, what is done, and the text to replace in one file of the package."""
+    """A pitfall's number, what is done, and the text to replace in one file of the package.
+
+    `tests` are those that should notice.
+    """
 
     pitfall: int
     what: str
     file: str
     old: str
     new: str
+    tests: str = "tests/unit"
 
 
 _KL = "return 0.5 * jnp.sum(mean**2 + jnp.expm1(log_var) - log_var, axis=-1)"
@@ -324,6 +329,60 @@ BREAKAGES = [
         _LOG_PROB,
         _LOG_PROB.replace("squared_distance + log_var", "squared_distance - log_var"),
     ),
+    *(
+        Breakage(0, what, "baselines/wake_sleep.py", old, new, "tests/unit/test_wake_sleep.py")
+        for what, old, new in (
+            (
+                "wake-sleep: the encoder learns in the wake phase too",
+                "z = jax.lax.stop_gradient(reparameterize(wake_key, mean, log_var))",
+                "z = reparameterize(wake_key, mean, log_var)",
+            ),
+            (
+                "wake-sleep: one key for both latents",
+                "jax.random.normal(latent_key, z.shape",
+                "jax.random.normal(wake_key, z.shape",
+            ),
+            (
+                "wake-sleep: the encoder learns on the data",
+                "*model.encode(dreamed_x)",
+                "*model.encode(x)",
+            ),
+            (
+                "wake-sleep: the prior's mean image for a dream",
+                "model.likelihood.sample(dream_key, model.decoder(dreamed_z))",
+                "model.decode(dreamed_z)",
+            ),
+            (
+                "wake-sleep: a wrong sign on the sleep phase",
+                "log_likelihood + recognition",
+                "log_likelihood - recognition",
+            ),
+        )
+    ),
+    Breakage(
+        0,
+        "a dream of twice the deviation",
+        "model.py",
+        "jnp.full_like(mean, 2 * math.log(self.std))",
+        "jnp.full_like(mean, math.log(self.std))",
+        "tests/unit/test_wake_sleep.py",
+    ),
+    Breakage(
+        0,
+        "the variances of the Gaussian decoder squashed with its means",
+        "networks.py",
+        "return jax.nn.sigmoid(self.mean(h)), self.log_var(h)",
+        "return jax.nn.sigmoid(self.mean(h)), jax.nn.sigmoid(self.log_var(h))",
+        "tests/unit/test_wake_sleep.py",
+    ),
+    Breakage(
+        0,
+        "one key for the binary image and for the objective",
+        "objectives.py",
+        "image_key, key = jax.random.split(key)",
+        "image_key = key",
+        "tests/unit/test_wake_sleep.py",
+    ),
 ]
 
 
@@ -359,7 +418,7 @@ def first_failure(sources: Path, tests: Iterable[str] = ("tests/unit",)) -> str 
 def noticed_by(breakage: Breakage) -> str | None:
     """The unit test that fails first under the breakage, or None if all pass."""
     with tempfile.TemporaryDirectory() as name:
-        return first_failure(broken_sources(breakage, Path(name)))
+        return first_failure(broken_sources(breakage, Path(name)), [breakage.tests])
 
 
 def main() -> int:
