@@ -87,6 +87,7 @@ RUNS = [
     *(Run("mnist", n, method) for n in (3, 5, 10, 200) for method in ("aevb", "ws")),
     *(Run("mnist", 20, method, 10**8) for method in ("aevb", "ws")),
     *(Run("mnist", 20, method, seed=seed) for method in ("aevb", "ws") for seed in (1, 2)),
+    *(Run("mnist", 3, seed=seed) for seed in (1, 2)),
     *(Run("frey", n, "aevb", 10**8) for n in (2, 5, 10, 20)),
     *(Run("frey", n, "ws") for n in (2, 5, 10, 20)),
     Run("mnist", 2),  # not in the figure: the manifold of Figure 4
