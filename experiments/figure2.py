@@ -131,8 +131,11 @@ def train(run: Run, step_size: float, examples: int) -> tuple[vae.VAE, vae.Histo
 
 
 def choose_step_size(run: Run) -> tuple[float, list[float]]:
-    """(the step size of the best training bound in the first iterations, the bounds), in nats."""
-    bounds = []
+    """(the step size of the best training bound in the first iterations, the bounds), in nats.
+
+    It is chosen on the first seed, for all seeds of a curve.
+    """
+    run, bounds = dataclasses.replace(run, seed=0), []
     for step_size in paper.STEP_SIZES:
         try:
             bounds.append(float(train(run, step_size, paper.SCREENING)[1].bound[-1]))
