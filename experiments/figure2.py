@@ -106,8 +106,13 @@ def stages(data: DataSet, examples: int) -> list[tuple[int, int]]:
     return [(min(end, total), every) for end, every in ((10, 1), (60, 2), (400, 10), (total, 50))]
 
 
-def train(run: Run, step_size: float, examples: int) -> tuple[vae.VAE, vae.History]:
-    """One run: (the model, its History), resumed where an earlier process was stopped."""
+def train(
+    run: Run, step_size: float, examples: int, purpose: str = "run"
+) -> tuple[vae.VAE, vae.History]:
+    """One run: (the model, its History), resumed where an earlier process was stopped.
+
+    The state of runs with different purposes is kept apart.
+    """
     data = load(run.dataset)
     model = make_model(run)
     optimizer = paper.adagrad(step_size, len(data.train))
@@ -124,7 +129,7 @@ def train(run: Run, step_size: float, examples: int) -> tuple[vae.VAE, vae.Histo
             objective=OBJECTIVES[run.method],
             validation=data.test,
             validate_every=every,
-            checkpoint=runs.STATE / NAME / f"{run.name}-{step_size}.npz",
+            checkpoint=runs.STATE / NAME / f"{run.name}-{step_size}-{purpose}.npz",
             checkpoint_every=20,
         )
     return model, history
@@ -138,7 +143,8 @@ def choose_step_size(run: Run) -> tuple[float, list[float]]:
     run, bounds = dataclasses.replace(run, seed=0), []
     for step_size in paper.STEP_SIZES:
         try:
-            bounds.append(float(train(run, step_size, paper.SCREENING)[1].bound[-1]))
+            history = train(run, step_size, paper.SCREENING, "screening")[1]
+            bounds.append(float(history.bound[-1]))
         except FloatingPointError as error:
             runs.say(f"{run.name}, step {step_size}: {error}")
             bounds.append(-np.inf)

@@ -21,6 +21,7 @@ FLOORS = {
     "checks": 0,
     "progress": 0,
     "distributions": 1,
+    "hmc": 1,
     "networks": 2,
     "model": 3,
     "objectives": 4,

@@ -10,7 +10,7 @@ from flax import nnx
 from vae import checks
 from vae.objectives import ELBO, elbo, log_importance_weights
 
-_FLOATS_AT_ONCE = 2**25  # of decoder outputs held at a time: 128 MB
+_FLOATS_AT_ONCE = 2**21  # of decoder outputs held at a time: 8 MB, about what a cache holds
 
 
 def as_intensities(images: jax.Array) -> jax.Array:
