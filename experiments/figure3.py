@@ -2,7 +2,7 @@
 
 MNIST, 3 latents, 100 hidden units, 1,000 and 50,000 training images. AEVB, wake-sleep, and Monte
 Carlo EM with Hamiltonian Monte Carlo (Appendix E), by the protocol of `experiments.paper`: Adagrad,
-the step size chosen for each method and training set. At a dozen points along the way, log p(x) of
+the step size chosen for each method and training set. At nine points along the way, log p(x) of
 the first 1,000 training and the first 1,000 test images is estimated from posterior samples, as in
 Appendix D: 50 samples to fit a density, 50 fresh ones, HMC with 4 leapfrog steps. The products with
 the pixels' weights are in bfloat16 while training (`experiments.precision`), never while scoring.
@@ -31,7 +31,7 @@ from vae.evaluation import as_intensities
 from vae.evaluation.evidence import reciprocal_importance_sampling
 
 NAME = "figure3"
-COST = "about 110 minutes of one core"
+COST = "about 2 hours of one core"
 LATENT, HIDDEN = 3, 100  # Section 5
 SCORED = 1000  # images of each split, from the first on: Appendix D
 SAMPLES, LEAPFROG = 50, 4  # of each posterior, and of the chain that draws them: Appendix D
