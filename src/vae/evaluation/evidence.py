@@ -337,7 +337,7 @@ def optimal_posterior(
     less the encoder's is lost to sharing one network, the amortisation gap.
     Shapes: x (batch, data_dim) in floating point; returns (batch, latent_dim) each. Raises
     TypeError or ValueError where x does not fit the model or a number is below 1.
-    Derived in book/reproducing/evidence.md, equation `eq-gap-split`; Cremer et al. 2018, Section 3.
+    Derived in book/foundations/elbo.md, equation `eq-gap-split`; Cremer et al. 2018, Section 3.
     """
     _check(model, x, key)
     settings = (
