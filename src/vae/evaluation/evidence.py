@@ -31,7 +31,6 @@ class Evidence(NamedTuple):
     by the mean. It is trustworthy where it is well below 1: a mean that hangs on a few rare large
     terms does not know how much it lacks. Both arrays are (batch,), or (len(num_samples), batch)
     from `importance_sampling`.
-    Derived in book/reproducing/evidence.md, equation `eq-delta-error`.
     """
 
     log_evidence: jax.Array
@@ -39,10 +38,7 @@ class Evidence(NamedTuple):
 
 
 class ChainEvidence(NamedTuple):
-    """`Evidence`, with the mean acceptance of the chains behind it; each (batch,).
-
-    Used in book/reproducing/evidence.md, equation `eq-hmc`.
-    """
+    """`Evidence`, with the mean acceptance of the chains behind it; each (batch,)."""
 
     log_evidence: jax.Array
     standard_error: jax.Array
@@ -117,7 +113,7 @@ def annealed_importance_sampling(
     Shapes: x (batch, data_dim) in floating point; returns (batch,) each, in nats. num_chains *
     batch decoder outputs are held at a time. Raises TypeError or ValueError where x does not fit
     the model or a number is below 1.
-    Derived in book/reproducing/evidence.md, equation `eq-ais`; Neal 2001; Wu et al. 2017.
+    Neal 2001; Wu et al. 2017.
     """
     _check(model, x, key)
     settings = (
@@ -173,7 +169,7 @@ def _annealed_importance_sampling(static, state, x, key):
 def temperatures(num_temperatures: int) -> jax.Array:
     """num_temperatures + 1 inverse temperatures from 0 to 1, on a sigmoid: dense at both ends.
 
-    Stated in book/reproducing/evidence.md, equation `eq-ais`; Wu et al. 2017, Section 4.
+    Wu et al. 2017, Section 4.
     """
     ends = jnp.linspace(-SHARPNESS, SHARPNESS, num_temperatures + 1)
     curve = jax.nn.sigmoid(ends)
@@ -203,7 +199,7 @@ def reciprocal_importance_sampling(
     Shapes: x (batch, data_dim) in floating point; returns (batch,) each, in nats. The standard
     error takes the samples of a chain as independent, so it is somewhat low. Raises TypeError or
     ValueError where x does not fit the model, or num_samples does not exceed the latents.
-    Derived in book/reproducing/evidence.md, equation `eq-reciprocal`; Kingma & Welling 2013,
+    Kingma & Welling 2013,
     Appendix D; Gelfand & Dey 1994.
     """
     _check(model, x, key)
@@ -264,7 +260,7 @@ def posterior_starts(model, x: jax.Array, key: jax.Array, num_starts: int) -> ja
 
     Of num_starts draws of the prior, which all examples share, each takes one with probability in
     proportion to p(x|z): so a chain rarely starts in a mode that holds little of the posterior.
-    Used in book/reproducing/evidence.md, equation `eq-reciprocal`; Rubin 1987.
+    Rubin 1987.
     """
     draw_key, choice_key = jax.random.split(key)
     z = jax.random.normal(draw_key, (num_starts, model.decoder.latent_dim), x.dtype)
@@ -278,7 +274,6 @@ def fitted_gaussian_log_prob(samples: jax.Array, z: jax.Array) -> jax.Array:
 
     Shapes: samples (n, batch, dim), z (m, batch, dim), a Gaussian for each of the batch; returns
     (m, batch), in nats.
-    Used in book/reproducing/evidence.md, equation `eq-reciprocal`.
     """
     n, _, dim = samples.shape
     mean = jnp.mean(samples, axis=0)
@@ -372,7 +367,6 @@ def log_mean(log_values: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The log of the mean over the first axis, and its standard error by the delta method.
 
     Shapes: log_values (n, batch); returns (batch,) each; with n = 1 the error is NaN.
-    Derived in book/reproducing/evidence.md, equation `eq-delta-error`.
     """
     n = len(log_values)
     largest = jnp.max(log_values, axis=0)
