@@ -9,19 +9,19 @@ optimiser, activations and bounds stay in float32.
 import jax
 import jax.numpy as jnp
 
-LARGE = 100_000  # weights above which a layer's products are rounded: those to and from the pixels
+WIDE = 512  # inputs or outputs above which a layer's products are rounded: those of the pixels
 BLOCK = 16  # rows, to a multiple of which a minibatch is padded
 
 
 def half_products(x: jax.Array, weights: jax.Array, dimension_numbers, **_) -> jax.Array:
-    """`jax.lax.dot_general` for `flax.nnx.Linear(dot_general=...)`: large products in bfloat16.
+    """`jax.lax.dot_general` for `flax.nnx.Linear(dot_general=...)`: wide products in bfloat16.
 
     Shapes: x (..., inputs), weights (inputs, outputs); returns (..., outputs), float32. Raises
     ValueError for a product that is not that of a layer.
     """
     if weights.ndim != 2 or dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())):
         raise ValueError(f"half_products multiplies x @ weights, got {dimension_numbers}")
-    if weights.size <= LARGE:
+    if max(weights.shape) <= WIDE:
         return jax.lax.dot_general(x, weights, dimension_numbers)
     rows = x.reshape(-1, x.shape[-1])
     return _product(rows, weights).reshape(*x.shape[:-1], weights.shape[-1])

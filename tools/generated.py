@@ -86,7 +86,7 @@ LEDGER_PARTS = {
     "mnist.": "MNIST, the bound along training",
     "frey.": "Frey Face, the bound along training",
     "fig3.": "Figure 3, the marginal likelihood",
-    "evidence.": "How likely the data is",
+    "likelihood.": "How likely the data is",
     "vae.": "Importance-weighted autoencoders",
     "iwae.": "Importance-weighted autoencoders",
     "circles.": "Circles",

@@ -103,6 +103,14 @@ def test_the_ledger_shows_each_number_beside_the_published_one(monkeypatch):
     assert "| `python -m x` | abacus | `abc` | n | them | 2 |" in page
 
 
+@pytest.mark.parametrize(
+    "id", ["fig3.n1000.mcem.30e6.test", "likelihood.vae.k1.gap", "vae.k1.nll", "iwae.k50.nll"]
+)
+def test_the_rows_of_experiments_that_are_to_come_have_a_part(monkeypatch, id):
+    monkeypatch.setattr(generated.recorded, "read", lambda: [{**ROW, "id": id}])
+    assert f"`{id}`" in generated.ledger()
+
+
 def test_a_row_of_no_part_of_the_ledger_is_named(monkeypatch):
     monkeypatch.setattr(generated.recorded, "read", lambda: [{**ROW, "id": "weather.1"}])
     with pytest.raises(LookupError, match=r"weather\.1 belongs to no part"):

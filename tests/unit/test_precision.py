@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from experiments import paper
-from experiments.precision import LARGE, half_products
+from experiments.precision import WIDE, half_products
 from flax import nnx
 
 import vae
@@ -17,9 +17,9 @@ ROUNDED = 2.0**-8  # of a factor, at most
 @pytest.mark.parametrize("rows", [(100,), (96,), (3, 7), (1,)])
 def test_product_and_gradients_are_those_of_single_precision(rows):
     keys = jax.random.split(KEY, 3)
-    x = jax.random.normal(keys[0], (*rows, 500))
-    weights = jax.random.normal(keys[1], (500, 300))
-    grad = jax.random.normal(keys[2], (*rows, 300))
+    x = jax.random.normal(keys[0], (*rows, 784))
+    weights = jax.random.normal(keys[1], (784, 100))
+    grad = jax.random.normal(keys[2], (*rows, 100))
     contraction = (((x.ndim - 1,), (0,)), ((), ()))
     ours, pull = jax.vjp(lambda x, w: half_products(x, w, contraction), x, weights)
     theirs, reference = jax.vjp(jnp.matmul, x, weights)
@@ -31,11 +31,13 @@ def test_product_and_gradients_are_those_of_single_precision(rows):
         assert 1e-5 < error < ROUNDED  # rounded, and no more than rounded
 
 
-def test_small_layers_stay_in_single_precision():
-    x, weights = jax.random.normal(KEY, (5, 200)), jax.random.normal(KEY, (200, 100))
-    assert weights.size <= LARGE
+def test_narrow_layers_stay_in_single_precision():
+    x, weights = jax.random.normal(KEY, (5, 500)), jax.random.normal(KEY, (500, 500))
+    assert max(weights.shape) <= WIDE
     contraction = (((1,), (0,)), ((), ()))
-    np.testing.assert_allclose(half_products(x, weights, contraction), x @ weights, rtol=1e-6)
+    np.testing.assert_allclose(
+        half_products(x, weights, contraction), x @ weights, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_what_is_no_product_of_a_layer_is_refused():
