@@ -169,8 +169,8 @@ def ledger_rows() -> list[dict]:
                 "machine": metadata[0]["machine"],
                 "commit": metadata[0]["commit"],
                 "command": runs.command(NAME, "--full"),
-                "note": "products with the pixels' weights in bfloat16; seconds from the timing study, one core; "
-                "no weights kept",
+                "note": "products with the pixels' weights in bfloat16; seconds from the timing "
+                "study, one core; no weights kept",
             }
         )
     return rows
