@@ -106,8 +106,8 @@ class LearnedGaussian(nnx.Module):
 class PredictedGaussian:
     """Gaussian pixels whose means and variances the decoder computes from z: `GaussianMLPDecoder`.
 
-    The density is that of book/foundations/latent-variables.md, equation `eq-gaussian-log-prob`;
-    Kingma & Welling 2013, Appendix C.2.
+    Derived in book/reproducing/lower-bound.md, equation `eq-gaussian-decoder`; Kingma & Welling
+    2013, Appendix C.2.
     """
 
     def log_prob(self, x: jax.Array, mean_and_log_var: tuple[jax.Array, jax.Array]) -> jax.Array:

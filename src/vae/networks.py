@@ -78,8 +78,8 @@ class GaussianMLPDecoder(nnx.Module):
     The means go through a sigmoid, so that they are intensities in (0, 1). For a VAE with the
     likelihood `PredictedGaussian()`. Shapes: z (..., latent_dim); mean and log_var (...,
     data_dim). Raises like MLPEncoder.
-    Like MLPDecoder, book/building/vae.md, equation `eq-decoder`; Kingma & Welling 2013, Section 5
-    and Appendix C.2.
+    Built in book/reproducing/lower-bound.md, equation `eq-gaussian-decoder`; Kingma & Welling 2013,
+    Section 5 and Appendix C.2.
     """
 
     def __init__(

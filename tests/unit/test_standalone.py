@@ -4,6 +4,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,15 @@ for needs, call in {"pooch": vae.datasets.mnist, "matplotlib": vae.figures.use_s
         raise SystemExit(f"{needs} was not needed")
 print("gained", history.bound[-1] - history.bound[0])
 """
+
+
+def test_an_installation_has_every_folder_of_the_package():
+    root = SOURCE.parents[1]
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("the package stands without its pyproject.toml here, as when it is installed")
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(SOURCE.parent) for path in SOURCE.rglob("__init__.py")}
+    assert {".".join(folder.parts) for folder in folders} == set(listed) - {"experiments"}
 
 
 def test_a_copy_in_an_empty_folder_trains_with_jax_flax_optax_and_numpy_alone(

@@ -9,7 +9,10 @@ from vae.distributions import gaussian_kl, gaussian_log_prob, reparameterize
 
 
 class WakeSleep(NamedTuple):
-    """objective = what is maximised; log_likelihood - kl is the bound. Each (batch,), in nats."""
+    """objective = what is maximised; log_likelihood - kl is the bound. Each (batch,), in nats.
+
+    Derived in book/reproducing/lower-bound.md, equation `eq-wake-sleep`.
+    """
 
     objective: jax.Array
     log_likelihood: jax.Array
@@ -25,7 +28,7 @@ def wake_sleep(model, x: jax.Array, key: jax.Array) -> WakeSleep:
     meets one of them alone. The other two terms are those of the bound at the wake phase's draw,
     for the curve. Shapes: x (batch, data_dim). Raises TypeError or ValueError where x does not fit
     the model.
-    Hinton et al. 1995.
+    Derived in book/reproducing/lower-bound.md, equation `eq-wake-sleep`; Hinton et al. 1995.
     """
     checks.batch("x", x)
     wake_key, latent_key, dream_key = jax.random.split(key, 3)
