@@ -106,10 +106,10 @@ def make_model(run: Run) -> vae.VAE:
     )
 
 
-def stages(data: DataSet, examples: int) -> list[tuple[int, int]]:
-    """(epochs, epochs between two evaluations), denser at first: the axis is logarithmic."""
-    total = -(-examples // data.epoch)
-    return [(min(end, total), every) for end, every in ((10, 1), (60, 2), (400, 10), (total, 50))]
+def is_scored(epoch: int) -> bool:
+    """Whether the test set is scored after an epoch: denser at first, the axis is logarithmic."""
+    every = next((every for end, every in ((10, 1), (60, 2), (400, 10)) if epoch <= end), 50)
+    return epoch % every == 0
 
 
 def train(
@@ -124,20 +124,19 @@ def train(
     optimizer = paper.adagrad(step_size, len(data.train))
     images = np.concatenate([data.train] * data.copies) if data.copies > 1 else data.train
     runs.say(f"{run.name}, step {step_size}: {examples:,} examples")
-    for epochs, every in stages(data, examples):
-        history = vae.fit(
-            model,
-            images,
-            key=jax.random.key(run.seed),
-            epochs=epochs,
-            batch_size=paper.BATCH,
-            optimizer=optimizer,
-            objective=OBJECTIVES[run.method],
-            validation=data.test,
-            validate_every=every,
-            checkpoint=runs.STATE / NAME / f"{run.name}-{step_size}-{purpose}.npz",
-            checkpoint_every=20,
-        )
+    history = vae.fit(
+        model,
+        images,
+        key=jax.random.key(run.seed),
+        epochs=-(-examples // data.epoch),
+        batch_size=paper.BATCH,
+        optimizer=optimizer,
+        objective=OBJECTIVES[run.method],
+        validation=data.test,
+        validate_every=is_scored,
+        checkpoint=runs.STATE / NAME / f"{run.name}-{step_size}-{purpose}.npz",
+        checkpoint_every=20,
+    )
     return model, history
 
 

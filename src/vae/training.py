@@ -51,7 +51,7 @@ def fit(
     objective=elbo,
     schedules=None,
     validation=None,
-    validate_every: int = 1,
+    validate_every=1,
     progress: bool = True,
     callback=None,
     checkpoint=None,
@@ -73,7 +73,7 @@ def fit(
         the step, counted from 0 through all epochs, as Optax's schedules are: warm-up is
         {"beta": optax.linear_schedule(0.0, 1.0, 2000)} with objective=beta_objective.
       validation: images to evaluate the bound on after every `validate_every`-th epoch and the
-        last.
+        last; `validate_every` may be a function instead, of the epochs done, that says whether.
       callback: called as callback(epochs done, model) after each epoch, to keep or show what the
         model has learned so far.
       checkpoint: a `.npz` file; written after every `checkpoint_every`-th epoch and the last. Where
@@ -88,32 +88,32 @@ def fit(
     Derived in book/building/vae.md, equation `eq-objective`, and book/building/training.md,
     equation `eq-epoch`; Kingma & Welling 2013, Algorithm 1.
     """
-    images, epochs, batch_size = _check_run(model, images, key, epochs, batch_size, optimizer)
+    images, epochs, batch_size = check_run(model, images, key, epochs, batch_size, optimizer)
     schedules = _check_schedules(objective, schedules)
-    checks.positive_int("validate_every", validate_every)
+    if callable(validate_every):
+        is_validated = validate_every
+    else:
+        checks.positive_int("validate_every", validate_every)
+
+        def is_validated(epochs_done):
+            return epochs_done % validate_every == 0
+
     checks.positive_int("checkpoint_every", checkpoint_every)
     checks.function_or_none("callback", callback)
     if validation is not None:
         check_bounded(model)
         validation = check_images(model, validation, "validation")
 
-    if checkpoint is not None and Path(checkpoint).suffix != ".npz":
-        raise ValueError(f"checkpoint must be the name of an .npz file, got {str(checkpoint)!r}")
-
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     opt_state = optimizer.init(params)
-    curve, done, run = [], 0, _fingerprint(images, key, batch_size)
-    if checkpoint is not None and Path(checkpoint).exists():
-        (params, opt_state), curve = _resume(checkpoint, (params, opt_state), run)
-        done = len(curve)
-        if done > epochs:
-            raise ValueError(f"{checkpoint} stands at epoch {done}, beyond epochs={epochs}")
-        nnx.update(model, params)
+    run = fingerprint(images, key, batch_size)
+    (params, opt_state), curve = resume(checkpoint, (params, opt_state), run, epochs)
+    nnx.update(model, params)
 
     train_key, validation_key = jax.random.split(key)
-    bar = Progress(epochs, done=done, enabled=progress)
+    bar = Progress(epochs, done=len(curve), enabled=progress)
     seconds, steps = curve[-1][1] if curve else 0.0, len(images) // batch_size
-    for epoch in range(done, epochs):
+    for epoch in range(len(curve), epochs):
         started = time.perf_counter()
         static = graphdef, optimizer, objective, schedules, batch_size
         epoch_key, first_step = jax.random.fold_in(train_key, epoch), jnp.asarray(epoch * steps)
@@ -127,7 +127,7 @@ def fit(
         nnx.update(model, params)
 
         last, score = epoch + 1 == epochs, np.nan
-        if validation is not None and (last or (epoch + 1) % validate_every == 0):
+        if validation is not None and (last or is_validated(epoch + 1)):
             score_key = jax.random.fold_in(validation_key, epoch)
             score = float(np.mean(evaluate(model, validation, key=score_key).bound))
         value, log_likelihood, kl = (float(mean) for mean in terms.mean(axis=0))
@@ -180,7 +180,7 @@ def fit_many(
     models = list(models)
     if not models:
         raise ValueError("models must be a list of at least one model, got none")
-    images, epochs, batch_size = _check_run(models[0], images, key, epochs, batch_size, optimizer)
+    images, epochs, batch_size = check_run(models[0], images, key, epochs, batch_size, optimizer)
     schedules = _check_schedules(objective, schedules)
     checks.function_or_none("callback", callback)
     splits = [nnx.split(model, nnx.Param, ...) for model in models]
@@ -310,7 +310,7 @@ def _stop(
     )
 
 
-def _check_run(model, images, key, epochs, batch_size, optimizer) -> tuple:
+def check_run(model, images, key, epochs, batch_size, optimizer) -> tuple:
     """(images on the device, epochs, batch_size), or an error before anything is compiled."""
     images = check_images(model, images)
     epochs = checks.positive_int("epochs", epochs)
@@ -344,7 +344,7 @@ def _check_schedules(objective, schedules) -> tuple:
     return tuple(sorted(schedules.items()))
 
 
-def _fingerprint(images, key, batch_size: int) -> dict:
+def fingerprint(images, key, batch_size: int) -> dict:
     """What a checkpoint must share with the run that resumes from it."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
@@ -355,7 +355,17 @@ def _fingerprint(images, key, batch_size: int) -> dict:
     }
 
 
-def _resume(path, state, run: dict) -> tuple:
+def resume(path, state, run: dict, epochs: int) -> tuple:
+    """(state, curve) of the run that `path` holds; `state` and no curve where nothing is there.
+
+    Raises ValueError for a file of another run, or of this one beyond `epochs`, and leaves it.
+    """
+    if path is None:
+        return state, []
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"checkpoint must be the name of an .npz file, got {str(path)!r}")
+    if not Path(path).exists():
+        return state, []
     state, metadata = checkpoints.load(path, state)
     if metadata.get("run") != run:
         stored = metadata.get("run") or {}
@@ -365,4 +375,7 @@ def _resume(path, state, run: dict) -> tuple:
             f"{path} belongs to another run: (there, here) differ in {differs}. It was left as "
             "it is; name another file, or move it away to start anew."
         )
-    return state, metadata["curve"]
+    curve = metadata["curve"]
+    if len(curve) > epochs:
+        raise ValueError(f"{path} stands at epoch {len(curve)}, beyond epochs={epochs}")
+    return state, curve

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from experiments import figure2, ledger, paper, published, runs
+from flax import nnx
 
 import vae
 
@@ -38,13 +40,24 @@ def test_a_thinned_curve_keeps_scored_epochs_and_means_over_all_between():
     assert np.average(curve["train"], weights=weights) == pytest.approx(whole.bound.mean())
 
 
-def test_the_stages_reach_the_end_and_never_go_back():
-    data = figure2.DataSet("x", "X", np.zeros((500, 2)), np.zeros((5, 2)), 3, copies=4)
-    for examples in (2000, 100_000, 10**6):
-        stages = figure2.stages(data, examples)
-        assert stages[-1][0] == examples // 2000
-        ends = [end for end, _ in stages]
-        assert ends == sorted(ends)
+def test_a_run_goes_on_from_any_epoch_to_the_numbers_of_an_unbroken_one(monkeypatch, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (205, 784), np.uint8)
+    data = figure2.DataSet("mnist", "MNIST", pixels[:200], pixels[200:], 500, copies=1)
+    monkeypatch.setattr(figure2, "load", lambda name: data)
+    run, ends = figure2.Run("mnist", 3), {}
+    for name, stops in {"killed twice": (13, 63, 65), "unbroken": (65,)}.items():
+        monkeypatch.setattr(figure2.runs, "STATE", tmp_path / name)
+        for epochs in stops:
+            model, history = figure2.train(run, 0.02, 200 * epochs)
+        ends[name] = nnx.state(model, nnx.Param), history
+    jax.tree.map(np.testing.assert_array_equal, *(state for state, _ in ends.values()))
+    one, other = (history for _, history in ends.values())
+    np.testing.assert_array_equal(one.bound, other.bound)
+    scored = [np.flatnonzero(np.isfinite(h.validation_bound)) + 1 for h in (one, other)]
+    # Killed or not, every epoch is scored at first, then every second, then every tenth.
+    expected = [*range(1, 11), *range(12, 61, 2), 65]
+    assert scored[1].tolist() == expected
+    assert set(scored[0]) == {*expected, 13, 63}  # and where a run was told to end
 
 
 def test_a_bound_between_two_points_is_read_on_the_logarithmic_axis(monkeypatch):

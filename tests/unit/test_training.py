@@ -121,6 +121,17 @@ def test_validation_comes_every_nth_epoch_and_after_the_last():
     assert np.isfinite(history.validation_bound).tolist() == [False, True, False, True, True]
 
 
+def test_validation_may_come_when_a_function_of_the_epochs_done_says_so():
+    chosen = train(
+        small_vae(),
+        stripes(23),
+        epochs=4,
+        validation=stripes(4),
+        validate_every={1, 3}.__contains__,
+    )
+    assert np.isfinite(chosen.validation_bound).tolist() == [True, False, True, True]
+
+
 # Epochs, batches and keys
 
 

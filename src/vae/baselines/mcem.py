@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from flax import nnx
 from vae import checkpoints, checks, hmc
 from vae.evaluation import as_intensities, check_bounded
 from vae.progress import Progress
-from vae.training import _check_run, _fingerprint, _resume
+from vae.training import check_run, fingerprint, resume
 
 # What p(x, z) is made of: every parameter but those of q(z|x).
 GENERATIVE = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("encoder")))
@@ -82,7 +81,7 @@ def fit_mcem(
     Kingma & Welling 2013, Appendix E.
     """
     check_bounded(model)
-    images, epochs, batch_size = _check_run(model, images, key, epochs, batch_size, optimizer)
+    images, epochs, batch_size = check_run(model, images, key, epochs, batch_size, optimizer)
     num_leapfrog = checks.positive_int("num_leapfrog", num_leapfrog)
     num_updates = checks.positive_int("num_updates", num_updates)
     target_acceptance = checks.positive_float("target_acceptance", target_acceptance)
@@ -90,8 +89,6 @@ def fit_mcem(
         raise ValueError(f"target_acceptance must be below 1, got {target_acceptance}")
     checks.positive_int("checkpoint_every", checkpoint_every)
     checks.function_or_none("callback", callback)
-    if checkpoint is not None and Path(checkpoint).suffix != ".npz":
-        raise ValueError(f"checkpoint must be the name of an .npz file, got {str(checkpoint)!r}")
 
     start_key, train_key = jax.random.split(key)
     graphdef, params, rest = nnx.split(model, GENERATIVE, ...)
@@ -100,18 +97,14 @@ def fit_mcem(
     state = params, optimizer.init(params), chains, jnp.ones(())
     settings = {"num_leapfrog": num_leapfrog, "num_updates": num_updates}
     settings |= {"target_acceptance": target_acceptance, "persistent": bool(persistent)}
-    curve, done, run = [], 0, _fingerprint(images, key, batch_size) | settings
-    if checkpoint is not None and Path(checkpoint).exists():
-        state, curve = _resume(checkpoint, state, run)
-        done = len(curve)
-        if done > epochs:
-            raise ValueError(f"{checkpoint} stands at epoch {done}, beyond epochs={epochs}")
-        nnx.update(model, state[0])
+    run = fingerprint(images, key, batch_size) | settings
+    state, curve = resume(checkpoint, state, run, epochs)
+    nnx.update(model, state[0])
 
-    bar = Progress(epochs, done=done, enabled=progress)
+    bar = Progress(epochs, done=len(curve), enabled=progress)
     seconds, steps = curve[-1][1] if curve else 0.0, len(images) // batch_size
     static = graphdef, optimizer, batch_size, *settings.values()
-    for epoch in range(done, epochs):
+    for epoch in range(len(curve), epochs):
         started = time.perf_counter()
         epoch_key = jax.random.fold_in(train_key, epoch)
         state, means, finite = _run_epoch(static, state, rest, images, epoch_key)
