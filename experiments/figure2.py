@@ -158,8 +158,7 @@ def choose_step_size(run: Run) -> tuple[float, list[float]]:
 
 def record(run: Run) -> None:
     """Choose the step size, train to the end, score, and keep what later pages need."""
-    path = runs.result_path(f"{NAME}-{run.name}")
-    if path.exists():
+    if is_recorded(run):
         runs.say(f"{run.name}: recorded")
         return
     step_size, screening = choose_step_size(run)
@@ -172,7 +171,7 @@ def record(run: Run) -> None:
     }
     tree = {"curve": thinned(history)} | ({"weights": half} if run.keeps_weights else {})
     vae.checkpoints.save(
-        path,
+        runs.result_path(f"{NAME}-{run.name}"),
         tree,
         {
             **runs.provenance(),
@@ -208,6 +207,13 @@ def thinned(history: vae.History) -> dict[str, np.ndarray]:
         "kl": history.kl[rows],
         "test": history.validation_bound[rows],
     }
+
+
+def is_recorded(run: Run) -> bool:
+    """Whether a run was recorded to its end; one that was recorded shorter goes on."""
+    if not runs.result_path(f"{NAME}-{run.name}").exists():
+        return False
+    return recorded(run)[1]["run"]["examples"] >= run.examples
 
 
 def recorded(run: Run) -> tuple[dict, dict]:
@@ -335,8 +341,8 @@ def main() -> None:
         parser.error(f"no run {args.only!r}; there are: {', '.join(known)}")
     if args.list:
         for run in RUNS:
-            there = runs.result_path(f"{NAME}-{run.name}").exists()
-            runs.say(f"{run.name}: {run.examples:,} examples{', recorded' if there else ''}")
+            note = ", recorded" if is_recorded(run) else ""
+            runs.say(f"{run.name}: {run.examples:,} examples{note}")
         return
     if not args.full:
         for dataset, latent_dim in (("mnist", 5), ("frey", 5)):
