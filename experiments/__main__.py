@@ -6,31 +6,24 @@ python -m experiments all             run all of them
 """
 
 import argparse
-import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 
+import experiments
 from experiments import runs
 
-SHARED = {
-    "__init__", "__main__", "ledger", "paper", "precision", "published", "recipes", "runs", "seeds",
-}  # fmt: skip
 
-
-def experiments() -> dict[str, tuple[str, str]]:
-    """Name of each experiment, with the first line of what it says of itself and its cost."""
-    found = {}
-    for path in sorted(runs.HERE.glob("*.py")):
-        if path.stem in SHARED:
-            continue
-        tree = ast.parse(path.read_text())
-        cost = next(
-            ast.literal_eval(node.value)
-            for node in tree.body
-            if isinstance(node, ast.Assign) and node.targets[0].id == "COST"
-        )
-        found[path.stem] = ast.get_docstring(tree).splitlines()[0], cost
-    return found
+def found() -> dict[str, runs.Experiment]:
+    """The experiments by the names of their modules."""
+    names = sorted(module.name for module in pkgutil.iter_modules(experiments.__path__))
+    modules = {
+        name: importlib.import_module(f"experiments.{name}") for name in names if name[0] != "_"
+    }
+    return {
+        name: module.EXPERIMENT for name, module in modules.items() if hasattr(module, "EXPERIMENT")
+    }
 
 
 def main() -> None:
@@ -38,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The long runs of the book.")
     parser.add_argument("names", nargs="*", help="experiments to run in full, or 'all'")
     args = parser.parse_args()
-    known = experiments()
+    known = found()
     names = list(known) if args.names == ["all"] else args.names
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -47,15 +40,16 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", f"experiments.{name}", "--full"], check=True)
     if names:
         return
-    for name, (what, cost) in known.items():
-        recorded = sorted(path.name for path in runs.RESULTS.glob(f"{name}*.npz"))
-        print(f"{name}: {what}\n    cost: {cost}")
-        print(
-            f"    recorded: {len(recorded)} files" + (f" ({recorded[0]}, ...)" if recorded else "")
-        )
-        print(f"    run it: make reproduce RUN={name}")
+    for name, experiment in known.items():
+        missing = experiment.missing()
+        print(f"{name}: {experiment.about.splitlines()[0]}")
+        print(f"    cost: {experiment.cost}")
+        total = len(tuple(experiment.names))
+        print(f"    recorded: {total - len(missing)} of {total} runs")
+        print(f"    run what is not recorded: make reproduce RUNS={name}")
     print("\nWhat they found: python -m experiments.ledger")
-    print("A run that is recorded is not run again; to redo it, move its files out of results/.")
+    print("The runs of one, by name: python -m experiments.NAME --list; one of them: --full --only")
+    print("A run that is recorded is not run again; to redo it, move its file out of results/.")
 
 
 if __name__ == "__main__":

@@ -202,5 +202,15 @@ def quick() -> None:
     runs.say(str(evaluation.score_code(evaluation.code_of(models[0], images), centers)))
 
 
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    tuple(STUDIES),
+    record=record,
+    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
+    quick=quick,
+    rows=ledger_rows,
+)
+
 if __name__ == "__main__":
-    seeds.command_line(NAME, __doc__, COST, STUDIES, quick=quick, record=record, rows=ledger_rows)
+    EXPERIMENT.main()

@@ -11,15 +11,15 @@ say how little that changes, beside those of `experiments.mnist_nz20`, in float3
     python -m experiments.figure2 --full --only NAME        one run, for a second process
 """
 
-import argparse
 import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
 
 import vae
-from experiments import ledger, paper, published, runs
+from experiments import paper, published, runs
 from vae.baselines import wake_sleep
 
 NAME = "figure2"
@@ -95,6 +95,7 @@ RUNS = [
     *(Run("frey", n, method) for n in (2, 5, 10, 20) for method in OBJECTIVES),
     Run("mnist", 2),  # not in the figure: the manifold of Figure 4
 ]
+NAMED = {run.name: run for run in RUNS}
 
 
 def make_model(run: Run) -> vae.VAE:
@@ -158,9 +159,6 @@ def choose_step_size(run: Run) -> tuple[float, list[float]]:
 
 def record(run: Run) -> None:
     """Choose the step size, train to the end, score, and keep what later pages need."""
-    if is_recorded(run):
-        runs.say(f"{run.name}: recorded")
-        return
     step_size, screening = choose_step_size(run)
     model, history = train(run, step_size, run.examples)
     data = load(run.dataset)
@@ -329,34 +327,23 @@ def check(row: dict) -> float:
     )
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", metavar="NAME", help="one of the runs")
-    parser.add_argument("--list", action="store_true", help="the runs and which are recorded")
-    args = parser.parse_args()
-    known = {run.name: run for run in RUNS}
-    if args.only and args.only not in known:
-        parser.error(f"no run {args.only!r}; there are: {', '.join(known)}")
-    if args.list:
-        for run in RUNS:
-            note = ", recorded" if is_recorded(run) else ""
-            runs.say(f"{run.name}: {run.examples:,} examples{note}")
-        return
-    if not args.full:
-        for dataset, latent_dim in (("mnist", 5), ("frey", 5)):
-            for method in OBJECTIVES:
-                run = Run(dataset, latent_dim, method, seed=99)
-                _, history = train(run, 0.02, 100_000)
-                runs.say(f"{run.name}: test bound {history.validation_bound[-1]:.1f} nats")
-        return
-    for run in [known[args.only]] if args.only else RUNS:
-        record(run)
-    if not args.only:
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
+def quick() -> None:
+    """Both methods on both data sets for 100,000 examples."""
+    for dataset, method in itertools.product(("mnist", "frey"), OBJECTIVES):
+        run = Run(dataset, 5, method, seed=99)
+        _, history = train(run, 0.02, 100_000)
+        runs.say(f"{run.name}: test bound {history.validation_bound[-1]:.1f} nats")
 
+
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    NAMED,
+    record=lambda name: record(NAMED[name]),
+    is_recorded=lambda name: is_recorded(NAMED[name]),
+    quick=quick,
+    rows=ledger_rows,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

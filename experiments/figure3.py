@@ -13,7 +13,6 @@ the pixels' weights are in bfloat16 while training (`experiments.precision`), ne
     python -m experiments.figure3 --full --only NAME        one run, for a second process
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
@@ -24,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 import vae
-from experiments import ledger, paper, published, runs
+from experiments import paper, published, runs
 from vae.baselines import wake_sleep
 from vae.baselines.mcem import fit_mcem
 from vae.evaluation import as_intensities
@@ -73,6 +72,7 @@ RUNS = [
         ((0, POINTS[-1]), (1, 10_000_000)), (1000, 50_000), CURVES
     )
 ]
+NAMED = {run.name: run for run in RUNS}
 
 
 def make_model(seed: int, *, half: bool = False) -> vae.VAE:
@@ -196,15 +196,11 @@ def choose_step_size(run: Run) -> tuple[float, list[float]]:
 
 def record(run: Run) -> None:
     """Choose the step size, train and score to the end, and record the curves."""
-    path = runs.result_path(f"{NAME}-{run.name}")
-    if path.exists():
-        runs.say(f"{run.name}: recorded")
-        return
     step_size, screening = choose_step_size(run)
     points, kept = advance(run, step_size, run.examples)
     curve = {f"curve/{name}": np.array([point[name] for point in points]) for name in points[0]}
     vae.checkpoints.save(
-        path,
+        runs.result_path(f"{NAME}-{run.name}"),
         curve | kept,
         {
             **runs.provenance(),
@@ -319,31 +315,21 @@ def check(row: dict) -> float:
     raise SystemExit(f"{NAME} has no row {row['id']}")
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", metavar="NAME", help="one of the runs")
-    parser.add_argument("--list", action="store_true", help="the runs and which are recorded")
-    args = parser.parse_args()
-    known = {run.name: run for run in RUNS}
-    if args.only and args.only not in known:
-        parser.error(f"no run {args.only!r}; there are: {', '.join(known)}")
-    if args.list:
-        for run in RUNS:
-            there = runs.result_path(f"{NAME}-{run.name}").exists()
-            runs.say(f"{run.name}: {run.examples:,} examples{', recorded' if there else ''}")
-        return
-    if not args.full:
-        for method in CURVES:
-            advance(Run(method, 1000, seed=99, examples=POINTS[0]), 0.02, POINTS[0])
-        return
-    for run in [known[args.only]] if args.only else RUNS:
-        record(run)
-    if not args.only:
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
+def quick() -> None:
+    """Each method to the first point of its curve."""
+    for method in CURVES:
+        advance(Run(method, 1000, seed=99, examples=POINTS[0]), 0.02, POINTS[0])
 
+
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    NAMED,
+    record=lambda name: record(NAMED[name]),
+    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
+    quick=quick,
+    rows=ledger_rows,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

@@ -23,7 +23,6 @@ In training with k = 50, and in every score, the products with the pixels' weigh
 (`experiments.precision`).
 """
 
-import argparse
 import dataclasses
 import functools
 import zlib
@@ -36,7 +35,7 @@ import optax
 from flax import nnx
 
 import vae
-from experiments import ledger, paper, runs
+from experiments import paper, runs
 from experiments.precision import half_products
 from vae import evaluation
 from vae.evaluation import evidence
@@ -107,6 +106,7 @@ RUNS = [
     Run("vae", 1, last=3, seed=1),
     Run("iwae", 5, last=3, seed=1),
 ]
+NAMED = {run.name: run for run in RUNS}
 
 
 def make_model(seed: int, pixel_mean=None, *, half: bool = False) -> vae.VAE:
@@ -286,6 +286,11 @@ def record(run: Run) -> None:
         runs.say(f"{run.result(epochs)}: {numbers}")
 
 
+def is_recorded(run: Run) -> bool:
+    """Whether every stage of a run is recorded."""
+    return all(runs.result_path(run.result(epochs)).exists() for epochs in run.stages)
+
+
 def recorded(run: Run, epochs: int) -> tuple[dict, dict]:
     """What is recorded after a stage of a run: (its arrays, its provenance and scores)."""
     return runs.read_result(run.result(epochs))
@@ -383,30 +388,15 @@ def quick() -> None:
         runs.say(f"{kind}, k = {k}: NLL {nll:.1f} nats")
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", metavar="NAME", help="one of the runs")
-    parser.add_argument("--list", action="store_true", help="the runs and which are recorded")
-    args = parser.parse_args()
-    known = {run.name: run for run in RUNS}
-    if args.only and args.only not in known:
-        parser.error(f"no run {args.only!r}; there are: {', '.join(known)}")
-    if args.list:
-        for run in RUNS:
-            there = [e for e in run.stages if runs.result_path(run.result(e)).exists()]
-            runs.say(f"{run.name}: scored after {run.stages} epochs, recorded: {there or 'none'}")
-        return
-    if not args.full:
-        quick()
-        return
-    for run in [known[args.only]] if args.only else RUNS:
-        record(run)
-    if all(runs.result_path(run.result(e)).exists() for run in RUNS for e in run.stages):
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
-
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    NAMED,
+    record=lambda name: record(NAMED[name]),
+    is_recorded=lambda name: is_recorded(NAMED[name]),
+    quick=quick,
+    rows=ledger_rows,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

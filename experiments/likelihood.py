@@ -14,7 +14,6 @@ The gap is taken from the longer annealing: 5,000 samples of q(z|x) are up to a 
     python -m experiments.likelihood --full --only vae     one of the models
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vae
-from experiments import iwae, ledger, runs
+from experiments import iwae, runs
 from vae.evaluation import evidence
 
 NAME = "likelihood"
@@ -120,10 +119,7 @@ def result(name: str) -> str:
 
 
 def record(name: str) -> None:
-    """Compute and record all parts for a model, unless that is done already."""
-    if runs.result_path(result(name)).exists():
-        runs.say(f"{result(name)}: recorded")
-        return
+    """Compute and record all parts for a model."""
     run = MODELS[name]
     runs.say(f"{result(name)}: {run.name} after {EPOCHS} epochs")
     model = iwae.trained(run, EPOCHS)
@@ -258,21 +254,15 @@ def quick() -> None:
     runs.say(f"bound: {gap['encoder'].mean():.2f}, best {gap['best'].mean():.2f} nats")
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", choices=MODELS, help="one of the models")
-    args = parser.parse_args()
-    if not args.full:
-        quick()
-        return
-    for name in [args.only] if args.only else MODELS:
-        record(name)
-    if all(runs.result_path(result(name)).exists() for name in MODELS):
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
-
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    tuple(MODELS),
+    record=record,
+    is_recorded=lambda name: runs.result_path(result(name)).exists(),
+    quick=quick,
+    rows=ledger_rows,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

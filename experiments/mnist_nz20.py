@@ -8,10 +8,9 @@ in the first iterations, as in the paper, and Adam with its usual 0.001. Three s
 
     python -m experiments.mnist_nz20              a short run (a minute), to see that it works
     python -m experiments.mnist_nz20 --full       all of it; a killed run goes on where it stopped
-    python -m experiments.mnist_nz20 --full --only adam 0     one run of it, for a second process
+    python -m experiments.mnist_nz20 --full --only adam-seed0     one run of it
 """
 
-import argparse
 import dataclasses
 import time
 
@@ -20,7 +19,7 @@ import numpy as np
 import optax
 
 import vae
-from experiments import ledger, paper, published, runs
+from experiments import paper, published, runs
 
 NAME = "mnist_nz20"
 COST = "about 50 minutes on two cores"
@@ -30,6 +29,7 @@ TRAIN = 50_000  # images
 EPOCHS = 200  # 10^7 examples
 SEEDS = (0, 1, 2)
 SCREENING_EPOCHS = paper.SCREENING // TRAIN
+NAMES = ("step-sizes", *(f"{name}-seed{seed}" for name in ("adagrad", "adam") for seed in SEEDS))
 TOLERANCE = 1.0  # nats within which a number of ours is said to match the paper's
 
 
@@ -87,22 +87,46 @@ def choose_step_size(data: vae.datasets.MNIST) -> tuple[float, np.ndarray]:
     return STEP_SIZES[int(bounds.mean(axis=1).argmax())], bounds
 
 
-def record(optimizer_name: str, seed: int, data: vae.datasets.MNIST, step_size: float) -> None:
+def record_step_sizes() -> None:
+    """Adagrad's step size, chosen by the training bound in the first iterations."""
+    started = time.perf_counter()
+    step_size, bounds = choose_step_size(vae.datasets.mnist())
+    metadata = {
+        **runs.provenance(),
+        "command": runs.command(NAME, "--full", "--only", "step-sizes"),
+        "step_sizes": STEP_SIZES,
+        "chosen": step_size,
+        "examples": SCREENING_EPOCHS * TRAIN,
+        "seconds": time.perf_counter() - started,
+    }
+    vae.checkpoints.save(runs.result_path(f"{NAME}-step-sizes"), {"train_bound": bounds}, metadata)
+
+
+def chosen_step_size(optimizer_name: str) -> float:
+    """Adam's usual 0.001; for Adagrad what the screening chose, which is done first."""
+    if optimizer_name == "adam":
+        return 1e-3
+    if not runs.result_path(f"{NAME}-step-sizes").exists():
+        record_step_sizes()
+    return runs.read_result(f"{NAME}-step-sizes")[1]["chosen"]
+
+
+def record(name: str) -> None:
     """Train one run to the end, score it and keep its weights (float16), curve and provenance."""
-    name = f"{NAME}-{optimizer_name}-seed{seed}"
-    if runs.result_path(name).exists():
-        runs.say(f"{name}: recorded")
+    if name == "step-sizes":
+        record_step_sizes()
         return
+    optimizer_name, seed = name.split("-seed")
+    seed, step_size, data = int(seed), chosen_step_size(optimizer_name), vae.datasets.mnist()
     model, history = train(optimizer_name, seed, data, epochs=EPOCHS, step_size=step_size)
     half = paper.kept_weights(model)
     scores, errors = score(model, data)
-    words = ("--full", "--only", optimizer_name, str(seed))
     vae.checkpoints.save(
-        runs.result_path(name),
+        runs.result_path(f"{NAME}-{name}"),
         {"weights": half, "curve": dataclasses.asdict(history)},
         {
             **runs.provenance(),
-            "command": runs.command(NAME, *words),
+            "command": runs.command(NAME, "--full", "--only", name),
             "optimizer": optimizer_name,
             "step_size": step_size,
             "seed": seed,
@@ -180,42 +204,23 @@ def check(row: dict) -> float:
     )
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", nargs=2, metavar=("OPTIMIZER", "SEED"), help="one of the runs")
-    args = parser.parse_args()
+def quick() -> None:
+    """Both optimisers for two epochs."""
     data = vae.datasets.mnist()
-    started = time.perf_counter()
-    if not args.full:
-        for optimizer_name, step in (("adagrad", 0.02), ("adam", 1e-3)):
-            model, _ = train(optimizer_name, 0, data, epochs=2, step_size=step)
-            runs.say(f"{optimizer_name}: {score(model, data)[0]}")
-        return
-    screening = runs.result_path(f"{NAME}-step-sizes")
-    if not screening.exists():
-        step_size, bounds = choose_step_size(data)
-        metadata = {
-            **runs.provenance(),
-            "command": runs.command(NAME, "--full"),
-            "step_sizes": STEP_SIZES,
-            "chosen": step_size,
-            "examples": SCREENING_EPOCHS * TRAIN,
-            "seconds": time.perf_counter() - started,
-        }
-        vae.checkpoints.save(screening, {"train_bound": bounds}, metadata)
-    chosen = vae.checkpoints.read(screening)[1]["chosen"]
-    steps = {"adagrad": chosen, "adam": 1e-3}
-    if args.only:
-        record(args.only[0], int(args.only[1]), data, steps[args.only[0]])
-        return
-    for optimizer_name, step in steps.items():
-        for seed in SEEDS:
-            record(optimizer_name, seed, data, step)
-    ledger.add(ledger_rows())
-    runs.say(f"done in {time.perf_counter() - started:.0f} s; rows added to {ledger.PATH.name}")
+    for optimizer_name, step in (("adagrad", 0.02), ("adam", 1e-3)):
+        model, _ = train(optimizer_name, 0, data, epochs=2, step_size=step)
+        runs.say(f"{optimizer_name}: {score(model, data)[0]}")
 
+
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    NAMES,
+    record=record,
+    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
+    quick=quick,
+    rows=ledger_rows,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

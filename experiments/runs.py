@@ -1,15 +1,19 @@
 """What every long run shares: where it keeps its state, its results, and how it says what it is."""
 
+import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 
+from experiments import ledger
 from vae import checkpoints
 
 HERE = Path(__file__).parent
@@ -72,3 +76,53 @@ def say(text: str) -> None:
     """A line of progress, at once."""
     print(text, flush=True)
     sys.stdout.flush()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Some long runs, as the command line sees them: what they are, and how one is recorded.
+
+    `about` is the docstring of the experiment's module, `cost` what all runs take in words,
+    `names` those of its runs. `record(name)` runs one of them in full, resumed where it was
+    stopped, unless `is_recorded(name)`; `quick()` shows in a minute that the code works;
+    `rows()` are the rows of the ledger once every run is recorded.
+    """
+
+    about: str
+    cost: str
+    names: Iterable[str]
+    record: Callable[[str], None]
+    is_recorded: Callable[[str], bool]
+    quick: Callable[[], None]
+    rows: Callable[[], list[dict]]
+
+    def missing(self) -> list[str]:
+        """The runs that are not recorded."""
+        return [name for name in self.names if not self.is_recorded(name)]
+
+    def main(self) -> None:
+        """Run what the command line asks for."""
+        parser = argparse.ArgumentParser(description=self.about.splitlines()[0])
+        parser.add_argument("--full", action="store_true", help=f"the recorded runs: {self.cost}")
+        parser.add_argument("--only", metavar="NAME", help="one of the runs, with --full")
+        parser.add_argument("--list", action="store_true", help="the runs, and which are recorded")
+        args = parser.parse_args()
+        if args.only and args.only not in self.names:
+            parser.error(f"no run {args.only!r}; there are: {', '.join(self.names)}")
+        if args.only and not args.full:
+            parser.error("--only NAME needs --full")
+        missing = self.missing()
+        if args.list:
+            for name in self.names:
+                say(name + ("" if name in missing else ": recorded"))
+        elif args.full:
+            for name in [args.only] if args.only else self.names:
+                if name in missing:
+                    self.record(name)
+                else:
+                    say(f"{name}: recorded")
+            if not self.missing():
+                ledger.add(self.rows())
+                say(f"rows added to {ledger.PATH.name}")
+        else:
+            self.quick()

@@ -1,9 +1,7 @@
 """Many seeds of one toy experiment, trained together, and what is kept of each."""
 
-import argparse
 import dataclasses
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 import vae
-from experiments import ledger, runs
+from experiments import runs
 from experiments.recipes import Recipe
 from vae import evaluation
 
@@ -114,31 +112,3 @@ def ledger_row(id: str, what: str, unit: str, ours, values, metadata: dict, test
         "note": f"{tested} test pictures; seconds for all seeds together, on a machine busy with "
         "other work",
     }
-
-
-def command_line(
-    name: str,
-    about: str,
-    cost: str,
-    studies: dict,
-    *,
-    quick: Callable[[], None],
-    record: Callable[[str], None],
-    rows: Callable[[], list[dict]],
-) -> None:
-    """Run what the command line of an experiment asks for: one quick seed, or what is recorded.
-
-    Rows are added to the ledger once every study is recorded.
-    """
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {cost}")
-    parser.add_argument("--only", metavar="STUDY", choices=studies, help="one of the studies")
-    args = parser.parse_args()
-    if not args.full:
-        quick()
-        return
-    for study in [args.only] if args.only else studies:
-        record(study)
-    if all(runs.result_path(f"{name}-{study}").exists() for study in studies):
-        ledger.add(rows())
-        runs.say(f"rows added to {ledger.PATH.name}")

@@ -11,7 +11,6 @@ come from a study of its own, `timing`, in which the six take turns.
     python -m experiments.why_simple --full --only NAME    one run, such as tanh2-seed0, or timing
 """
 
-import argparse
 import itertools
 import time
 
@@ -22,7 +21,7 @@ import optax
 from flax import nnx
 
 import vae
-from experiments import ledger, paper, runs
+from experiments import paper, runs
 from experiments.precision import half_products
 
 NAME = "why_simple"
@@ -65,12 +64,14 @@ def train(network: str, seed: int, data: vae.datasets.MNIST, epochs: int):
     return model, history
 
 
-def record(network: str, seed: int, data: vae.datasets.MNIST) -> None:
-    """Train one network to the end and keep its curve and scores."""
-    path = runs.result_path(f"{NAME}-{network}-seed{seed}")
-    if path.exists():
-        runs.say(f"{path.stem}: recorded")
+def record(name: str) -> None:
+    """Train one network to the end and keep its curve and scores; or take its time."""
+    data = vae.datasets.mnist()
+    if name == "timing":
+        record_timing(data)
         return
+    network, seed = name.split("-seed")
+    seed = int(seed)
     model, history = train(network, seed, data, EPOCHS)
     splits = ("train", "validation", "test")
     scores = {
@@ -78,11 +79,11 @@ def record(network: str, seed: int, data: vae.datasets.MNIST) -> None:
     }
     curve = {name: getattr(history, name) for name in ("examples", "bound", "validation_bound")}
     vae.checkpoints.save(
-        path,
+        runs.result_path(f"{NAME}-{name}"),
         {"curve": curve},
         {
             **runs.provenance(),
-            "command": runs.command(NAME, "--full", "--only", f"{network}-seed{seed}"),
+            "command": runs.command(NAME, "--full", "--only", name),
             "network": network,
             "seed": seed,
             "seconds": float(history.seconds[-1]),
@@ -91,15 +92,11 @@ def record(network: str, seed: int, data: vae.datasets.MNIST) -> None:
             "standard_errors": {split: pair[1] for split, pair in scores.items()},
         },
     )
-    runs.say(f"{path.stem}: {scores}")
+    runs.say(f"{name}: {scores}")
 
 
 def record_timing(data: vae.datasets.MNIST, images: int = 10_000) -> None:
     """Seconds per example of each network: they train an epoch each in turn, several times."""
-    path = runs.result_path(f"{NAME}-timing")
-    if path.exists():
-        runs.say(f"{path.stem}: recorded")
-        return
     started = time.perf_counter()
     seconds = np.empty((ROUNDS, len(NETWORKS)))
     for i, (j, network) in itertools.product(range(ROUNDS), enumerate(NETWORKS)):
@@ -107,7 +104,7 @@ def record_timing(data: vae.datasets.MNIST, images: int = 10_000) -> None:
         # The first epoch may compile; the fastest of the others was disturbed least.
         seconds[i, j] = np.diff(history.seconds).min() / images
     vae.checkpoints.save(
-        path,
+        runs.result_path(f"{NAME}-timing"),
         {"seconds_per_example": seconds},
         {
             **runs.provenance(),
@@ -116,7 +113,7 @@ def record_timing(data: vae.datasets.MNIST, images: int = 10_000) -> None:
             "seconds": time.perf_counter() - started,
         },
     )
-    runs.say(f"{path.stem}: {dict(zip(NETWORKS, np.median(seconds, axis=0), strict=True))}")
+    runs.say(f"timing: {dict(zip(NETWORKS, np.median(seconds, axis=0), strict=True))}")
 
 
 def train_once(network: str, images, epochs: int) -> vae.History:
@@ -181,31 +178,22 @@ def check(row: dict) -> float:
     raise SystemExit(f"{row['id']}: no weights were kept; {row['command']} trains again")
 
 
-def main() -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help=f"the recorded runs: {COST}")
-    parser.add_argument("--only", metavar="NAME", help="one run, such as tanh2-seed0, or timing")
-    args = parser.parse_args()
-    data = vae.datasets.mnist()
-    wanted = [f"{n}-seed{s}" for n in NETWORKS for s in SEEDS] + ["timing"]
-    if args.only and args.only not in wanted:
-        parser.error(f"no run {args.only!r}; there are: {', '.join(wanted)}")
-    if not args.full:
-        for network in ("tanh1", "relu3"):
-            history = train_once(network, data.train.images[:10_000], epochs=3)
-            runs.say(f"{network}: bound {history.bound[-1]:.1f} nats")
-        return
-    for name in [args.only] if args.only else wanted:
-        if name == "timing":
-            record_timing(data)
-        else:
-            network, seed = name.split("-seed")
-            record(network, int(seed), data)
-    if not args.only:
-        ledger.add(ledger_rows())
-        runs.say(f"rows added to {ledger.PATH.name}")
+def quick() -> None:
+    """A shallow and a deep network for three epochs of a fifth of the images."""
+    for network in ("tanh1", "relu3"):
+        history = train_once(network, vae.datasets.mnist().train.images[:10_000], epochs=3)
+        runs.say(f"{network}: bound {history.bound[-1]:.1f} nats")
 
+
+EXPERIMENT = runs.Experiment(
+    __doc__,
+    COST,
+    [*(f"{network}-seed{seed}" for network in NETWORKS for seed in SEEDS), "timing"],
+    record=record,
+    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
+    quick=quick,
+    rows=ledger_rows,
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

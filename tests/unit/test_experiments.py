@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from experiments import ledger, mnist_nz20, paper, published, runs
-from experiments.__main__ import SHARED
+from experiments.__main__ import found
 
 # Values of Figure 2, N_z = 20, from a second reading of the plots, rounded to 0.1 nats.
 READ_OFF = {
@@ -152,8 +152,52 @@ def test_reproduce_refuses_an_experiment_that_there_is_not():
         [sys.executable, "-m", "experiments", "mnist_nz21"], capture_output=True, text=True
     )
     assert done.returncode != 0
-    known = {path.stem for path in runs.HERE.glob("*.py")} - SHARED
-    assert f"there are: {', '.join(sorted(known))}" in done.stderr and "pendulum" in known
+    assert f"there are: {', '.join(found())}" in done.stderr and "pendulum" in found()
+
+
+@pytest.fixture
+def trial(monkeypatch, tmp_path):
+    """An experiment of two runs whose records are names in a list; its rows are counted."""
+    done, added = ["first"], []
+    monkeypatch.setattr(runs.ledger, "add", added.append)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["trial", *words])
+        runs.Experiment(
+            "What it is.\n\nMore.",
+            "nothing",
+            ("first", "second"),
+            record=done.append,
+            is_recorded=done.__contains__,
+            quick=lambda: done.append("quick"),
+            rows=lambda: ["row"],
+        ).main()
+        return done, added
+
+    return call
+
+
+def test_an_experiment_records_what_is_missing_and_then_adds_its_rows(trial, capsys):
+    assert trial("--list") == (["first"], [])
+    assert capsys.readouterr().out == "first: recorded\nsecond\n"
+    assert trial("--full", "--only", "first") == (["first"], [])  # one is missing: no rows yet
+    assert trial("--full") == (["first", "second"], [["row"]])
+    assert trial("--full") == (["first", "second"], [["row"], ["row"]])
+    assert trial() == (["first", "second", "quick"], [["row"], ["row"]])
+
+
+@pytest.mark.parametrize("words", [("--full", "--only", "third"), ("--only", "second")])
+def test_an_experiment_refuses_a_run_that_it_does_not_have_or_would_not_run(trial, capsys, words):
+    with pytest.raises(SystemExit):
+        trial(*words)
+    assert "first, second" in capsys.readouterr().err or words[0] == "--only"
+
+
+def test_every_file_that_was_recorded_belongs_to_a_run():
+    names = {f"{name}-{run}" for name, experiment in found().items() for run in experiment.names}
+    stages = {path.stem.rpartition("-")[0] for path in runs.RESULTS.glob("iwae-*.npz")}
+    assert stages <= names
+    assert {path.stem for path in runs.RESULTS.glob("*.npz") if path.stem[:5] != "iwae-"} <= names
 
 
 def test_weights_are_put_where_they_were_taken_from():
