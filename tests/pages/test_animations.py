@@ -6,7 +6,6 @@ every animation of the book that is built.
 
 import base64
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -19,8 +18,6 @@ from tools.places import BOOK, PAGES
 
 from vae import figures
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 MOST = 150_000  # bytes of H.264
 
 CONF = f"""
@@ -175,16 +172,6 @@ def test_the_eye_for_faults_sees_them(text, spoil, fault):
     assert any(re.match(fault, found) for found in faults(spoil(text)))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 class Visit:
     """The page in a browser; `video` 0 is square, 1 is wide."""
 
@@ -232,7 +219,6 @@ class Visit:
         )
 
 
-@needs_chromium
 def test_an_animation_plays_in_view_and_rests_out_of_it(browser, site):
     with Visit(browser, site) as visit:
         visit.rest()
@@ -247,7 +233,6 @@ def test_an_animation_plays_in_view_and_rests_out_of_it(browser, site):
         visit.until(0, "!v.paused")
 
 
-@needs_chromium
 def test_what_the_reader_stops_stays_stopped_until_they_start_it(browser, site):
     with Visit(browser, site) as visit:
         visit.show(0)
@@ -267,7 +252,6 @@ def test_what_the_reader_stops_stays_stopped_until_they_start_it(browser, site):
         visit.until(0, "!v.paused")
 
 
-@needs_chromium
 def test_nothing_starts_for_those_who_want_no_motion_but_they_may_start_it(browser, site):
     with Visit(browser, site, reduced_motion="reduce") as visit:
         visit.show(0)
@@ -289,7 +273,6 @@ def test_nothing_starts_for_those_who_want_no_motion_but_they_may_start_it(brows
         visit.until(0, "!v.paused")
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_an_animation_fits_the_screen_and_keeps_its_shape(browser, site, width, motion):
@@ -304,7 +287,6 @@ def test_an_animation_fits_the_screen_and_keeps_its_shape(browser, site, width, 
             assert (60 <= room <= 90) if motion == "reduce" else abs(room) <= 3
 
 
-@needs_chromium
 def test_paper_gets_the_still(browser, site):
     with Visit(browser, site) as visit:
         still = visit.page.locator("figure#fig-a img")

@@ -1,6 +1,5 @@
 """The built pages in a real browser: at two widths, light and dark, without the network."""
 
-import shutil
 import threading
 from urllib.parse import urlparse
 
@@ -10,12 +9,9 @@ from tools.labels import book_labels
 from tools.places import PAGES
 from tools.serve import server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.skipif(not (PAGES / "index.html").exists(), reason="no book: run `make book`"),
-]
+pytestmark = pytest.mark.skipif(
+    not (PAGES / "index.html").exists(), reason="no book: run `make book`"
+)
 
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 ENTRIES = contents()
@@ -73,17 +69,6 @@ def site():
     yield f"http://127.0.0.1:{running.server_port}"
     running.shutdown()
     running.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One browser for all pages."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Visit:
