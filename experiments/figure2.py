@@ -88,7 +88,7 @@ class Run:
     def keeps_weights(self) -> bool:
         """Whether the weights are recorded: later pages draw from them."""
         usual = self.seed == 0 and self.step_size is None
-        return usual and (self.method == "aevb" or self.latent_dim == 20)
+        return usual and (self.method == "aevb" or self.latent_dim in (20, 200))
 
 
 RUNS = [
