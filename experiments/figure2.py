@@ -23,7 +23,8 @@ from experiments import paper, published, runs
 from vae.baselines import wake_sleep
 
 NAME = "figure2"
-COST = "about 3 hours of one core"
+COST = "about 4 hours of one core"
+SCREENING = 10**6  # examples: of 200,000, as first tried, the smaller step makes more at first
 OBJECTIVES = {"aevb": vae.elbo, "ws": wake_sleep}
 CURVES = {"aevb": "AEVB", "ws": "WS"}  # the names of the digitised curves
 KEPT_POINTS = 160  # of a curve, evenly spaced on the figure's logarithmic axis
@@ -98,12 +99,11 @@ RUNS = [
     *(Run("frey", n, method) for n in (2, 5, 10, 20) for method in OBJECTIVES),
     Run("mnist", 2),  # not in the figure: the manifold of Figure 4
 ]
-# What was tried where a curve stays below the paper's: the step size that was not chosen.
+# The step size that was not chosen: what the choice is worth at the end.
 TRIALS = [
     Run("mnist", 3, step_size=0.01),
-    Run("mnist", 3, "ws", step_size=0.02),
-    Run("mnist", 10, step_size=0.02),
-    Run("mnist", 20, "ws", step_size=0.02),
+    Run("mnist", 10, step_size=0.01),
+    *(Run("mnist", 20, "ws", seed=seed, step_size=0.01) for seed in (0, 1, 2)),
 ]
 NAMED = {run.name: run for run in RUNS + TRIALS}
 
@@ -161,7 +161,7 @@ def choose_step_size(run: Run) -> tuple[float, list[float]]:
     run, bounds = dataclasses.replace(run, seed=0), []
     for step_size in paper.STEP_SIZES:
         try:
-            history = train(run, step_size, paper.SCREENING, "screening")[1]
+            history = train(run, step_size, SCREENING, "screening")[1]
             bounds.append(float(history.bound[-1]))
         except FloatingPointError as error:
             runs.say(f"{run.name}, step {step_size}: {error}")
