@@ -1,9 +1,10 @@
 """Figure 2 of Kingma & Welling 2013: the bound along training, MNIST and Frey Face, all N_z.
 
 The protocol of `experiments.paper`; 500 hidden units on MNIST, 200 on Frey Face with a Gaussian
-decoder. AEVB and wake-sleep, each with the step size chosen for it, to 10^7 training examples. The
-products with the pixels' weights are in bfloat16 (`experiments.precision`); three seeds of N_z = 20
-say how little that changes, beside those of `experiments.mnist_nz20`, in float32 throughout.
+decoder. AEVB and wake-sleep, each with the step size chosen for it, to 10^7 training examples, and
+to 10^8 for N_z = 20. The products with the pixels' weights are in bfloat16
+(`experiments.precision`); three seeds of N_z = 20 say how little that changes, beside those of
+`experiments.mnist_nz20`, in float32 throughout.
 
     python -m experiments.figure2                           a short run, to see that it works
     python -m experiments.figure2 --list                    the runs, and which are recorded
@@ -23,7 +24,8 @@ from experiments import paper, published, runs
 from vae.baselines import wake_sleep
 
 NAME = "figure2"
-COST = "about 3 hours of one core"
+COST = "about 6 hours of one core"
+SCREENING = 10**6  # examples: of 200,000, as first tried, the smaller step makes more at first
 OBJECTIVES = {"aevb": vae.elbo, "ws": wake_sleep}
 CURVES = {"aevb": "AEVB", "ws": "WS"}  # the names of the digitised curves
 KEPT_POINTS = 160  # of a curve, evenly spaced on the figure's logarithmic axis
@@ -92,18 +94,18 @@ class Run:
 
 
 RUNS = [
-    *(Run("mnist", n, method) for n in (3, 5, 10, 20, 200) for method in OBJECTIVES),
+    *(Run("mnist", n, method) for n in (3, 5, 10, 200) for method in OBJECTIVES),
+    *(Run("mnist", 20, "aevb", 10**8), Run("mnist", 20, "ws")),
     *(Run("mnist", 20, method, seed=seed) for method in OBJECTIVES for seed in (1, 2)),
     *(Run("mnist", 3, seed=seed) for seed in (1, 2)),
     *(Run("frey", n, method) for n in (2, 5, 10, 20) for method in OBJECTIVES),
     Run("mnist", 2),  # not in the figure: the manifold of Figure 4
 ]
-# What was tried where a curve stays below the paper's: the step size that was not chosen.
+# The step size that was not chosen: what the choice is worth at the end.
 TRIALS = [
     Run("mnist", 3, step_size=0.01),
-    Run("mnist", 3, "ws", step_size=0.02),
-    Run("mnist", 10, step_size=0.02),
-    Run("mnist", 20, "ws", step_size=0.02),
+    *(Run("mnist", 10, step_size=0.01), Run("mnist", 20, "ws", step_size=0.01)),
+    *(Run("mnist", 20, "ws", seed=seed, step_size=0.01) for seed in (1, 2)),
 ]
 NAMED = {run.name: run for run in RUNS + TRIALS}
 
@@ -161,7 +163,7 @@ def choose_step_size(run: Run) -> tuple[float, list[float]]:
     run, bounds = dataclasses.replace(run, seed=0), []
     for step_size in paper.STEP_SIZES:
         try:
-            history = train(run, step_size, paper.SCREENING, "screening")[1]
+            history = train(run, step_size, SCREENING, "screening")[1]
             bounds.append(float(history.bound[-1]))
         except FloatingPointError as error:
             runs.say(f"{run.name}, step {step_size}: {error}")

@@ -99,7 +99,7 @@ def tiny(monkeypatch, tmp_path):
     images = rng.integers(256, size=(300, 784)).astype(np.uint8)
     data = figure2.DataSet("mnist", "MNIST", images, images[:50], 500, 1)
     monkeypatch.setattr(figure2, "load", lambda name: data)
-    monkeypatch.setattr(figure2.paper, "SCREENING", 300)
+    monkeypatch.setattr(figure2, "SCREENING", 300)
     monkeypatch.setattr(figure2.runs, "STATE", tmp_path / "state")
     monkeypatch.setattr(figure2.runs, "RESULTS", tmp_path / "results")
     return figure2.Run("mnist", 3, examples=1200)
