@@ -24,7 +24,7 @@ from experiments import paper, published, runs
 from vae.baselines import wake_sleep
 
 NAME = "figure2"
-COST = "about 6 hours of one core"
+COST = "about 4 hours of one core"
 SCREENING = 10**6  # examples: of 200,000, as first tried, the smaller step makes more at first
 OBJECTIVES = {"aevb": vae.elbo, "ws": wake_sleep}
 CURVES = {"aevb": "AEVB", "ws": "WS"}  # the names of the digitised curves
@@ -104,8 +104,8 @@ RUNS = [
 # The step size that was not chosen: what the choice is worth at the end.
 TRIALS = [
     Run("mnist", 3, step_size=0.01),
-    *(Run("mnist", 10, step_size=0.01), Run("mnist", 20, "ws", step_size=0.01)),
-    *(Run("mnist", 20, "ws", seed=seed, step_size=0.01) for seed in (1, 2)),
+    Run("mnist", 10, step_size=0.01),
+    *(Run("mnist", 20, "ws", seed=seed, step_size=0.01) for seed in (0, 1, 2)),
 ]
 NAMED = {run.name: run for run in RUNS + TRIALS}
 
