@@ -99,7 +99,7 @@ _COMPARED = ("theirs", "difference", "verdict")  # columns of a part where someb
 
 def ledger() -> str:
     """Two tables for each part of the ledger: the numbers, and how to redo them."""
-    rows = recorded.read()
+    rows = sorted(recorded.read(), key=_natural)
     parts: dict[str, list[dict]] = {}
     for row in rows:
         title = next((t for start, t in LEDGER_PARTS.items() if row["id"].startswith(start)), None)
@@ -108,6 +108,12 @@ def ledger() -> str:
         parts.setdefault(title, []).append(row)
     titles = [title for title in dict.fromkeys(LEDGER_PARTS.values()) if title in parts]
     return "\n\n".join([_verdicts(rows), *(_ledger_part(t, parts[t]) for t in titles)])
+
+
+def _natural(row: dict) -> list:
+    """The parts of a row's id, numbers as numbers: nz3 before nz20."""
+    parts = re.split(r"(\d+)", row["id"])
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def _verdicts(rows: list[dict]) -> str:
@@ -131,7 +137,8 @@ def _ledger_part(title: str, rows: list[dict]) -> str:
             "what": f"`{row['id']}`<br>{_plain(row['what'])}, {row['unit']}",
             "theirs": row["theirs"],
             "ours": row["ours"],
-            "seeds: least to greatest": f"{row['seeds']}: {row['low']} to {row['high']}",
+            "seeds: least to greatest": row["seeds"]
+            + (f": {row['low']} to {row['high']}" if row["low"] != row["high"] else ""),
             "difference": f"{float(row['ours']) - float(row['theirs']):+.2f}" if word else "",
             "verdict": f"{word} (±{float(row['tolerance']):g})" if word else "",
             "examples": f"{int(row['examples']):,}",

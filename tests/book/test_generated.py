@@ -103,6 +103,15 @@ def test_the_ledger_shows_each_number_beside_the_published_one(monkeypatch):
     assert "| `python -m x` | abacus | `abc` | n | them | 2 |" in page
 
 
+def test_the_rows_of_the_ledger_come_in_the_order_of_their_numbers(monkeypatch):
+    ids = ["mnist.nz20.x", "mnist.nz3.x", "mnist.nz200.x"]
+    rows = [{**ROW, "id": id, "low": ROW["ours"], "high": ROW["ours"], "seeds": "1"} for id in ids]
+    monkeypatch.setattr(generated.recorded, "read", lambda: rows)
+    page = generated.ledger()
+    assert page.index("nz3.") < page.index("nz20.") < page.index("nz200.")
+    assert "| -98.5 | 1 | +1.50 |" in page  # one seed has no spread
+
+
 @pytest.mark.parametrize(
     "id", ["fig3.n1000.mcem.30e6.test", "likelihood.vae.k1.gap", "vae.k1.nll", "iwae.k50.nll"]
 )
