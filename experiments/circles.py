@@ -203,11 +203,11 @@ def quick() -> None:
 
 
 EXPERIMENT = runs.Experiment(
+    NAME,
     __doc__,
     COST,
     tuple(STUDIES),
     record=record,
-    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
     quick=quick,
     rows=ledger_rows,
 )

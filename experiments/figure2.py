@@ -347,13 +347,14 @@ def quick() -> None:
 
 
 EXPERIMENT = runs.Experiment(
+    NAME,
     __doc__,
     COST,
     NAMED,
     record=lambda name: record(NAMED[name]),
-    is_recorded=lambda name: is_recorded(NAMED[name]),
     quick=quick,
     rows=ledger_rows,
+    recorded=lambda name: is_recorded(NAMED[name]),
 )
 
 if __name__ == "__main__":

@@ -322,11 +322,11 @@ def quick() -> None:
 
 
 EXPERIMENT = runs.Experiment(
+    NAME,
     __doc__,
     COST,
     NAMED,
     record=lambda name: record(NAMED[name]),
-    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
     quick=quick,
     rows=ledger_rows,
 )

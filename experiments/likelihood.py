@@ -255,11 +255,11 @@ def quick() -> None:
 
 
 EXPERIMENT = runs.Experiment(
+    NAME,
     __doc__,
     COST,
     tuple(MODELS),
     record=record,
-    is_recorded=lambda name: runs.result_path(result(name)).exists(),
     quick=quick,
     rows=ledger_rows,
 )

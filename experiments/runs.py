@@ -82,19 +82,27 @@ def say(text: str) -> None:
 class Experiment:
     """Some long runs, as the command line sees them: what they are, and how one is recorded.
 
-    `about` is the docstring of the experiment's module, `cost` what all runs take in words,
-    `names` those of its runs. `record(name)` runs one of them in full, resumed where it was
-    stopped, unless `is_recorded(name)`; `quick()` shows in a minute that the code works;
-    `rows()` are the rows of the ledger once every run is recorded.
+    `name` and `about` are the name and the docstring of the experiment's module, `cost` what all
+    runs take in words, `names` those of its runs. `record(name)` runs one of them in full, resumed
+    where it was stopped; `quick()` shows in a minute that the code works; `rows()` are the rows of
+    the ledger once every run is recorded. A run is recorded when the result `name-run` exists,
+    unless `recorded(run)` says otherwise.
     """
 
+    name: str
     about: str
     cost: str
     names: Iterable[str]
     record: Callable[[str], None]
-    is_recorded: Callable[[str], bool]
     quick: Callable[[], None]
     rows: Callable[[], list[dict]]
+    recorded: Callable[[str], bool] | None = None
+
+    def is_recorded(self, run: str) -> bool:
+        """Whether there is nothing left to do for a run."""
+        if self.recorded is not None:
+            return self.recorded(run)
+        return result_path(f"{self.name}-{run}").exists()
 
     def missing(self) -> list[str]:
         """The runs that are not recorded."""

@@ -186,11 +186,11 @@ def quick() -> None:
 
 
 EXPERIMENT = runs.Experiment(
+    NAME,
     __doc__,
     COST,
     [*(f"{network}-seed{seed}" for network in NETWORKS for seed in SEEDS), "timing"],
     record=record,
-    is_recorded=lambda name: runs.result_path(f"{NAME}-{name}").exists(),
     quick=quick,
     rows=ledger_rows,
 )

@@ -164,13 +164,14 @@ def trial(monkeypatch, tmp_path):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["trial", *words])
         runs.Experiment(
+            "trial",
             "What it is.\n\nMore.",
             "nothing",
             ("first", "second"),
             record=done.append,
-            is_recorded=done.__contains__,
             quick=lambda: done.append("quick"),
             rows=lambda: ["row"],
+            recorded=done.__contains__,
         ).main()
         return done, added
 
@@ -184,6 +185,13 @@ def test_an_experiment_records_what_is_missing_and_then_adds_its_rows(trial, cap
     assert trial("--full") == (["first", "second"], [["row"]])
     assert trial("--full") == (["first", "second"], [["row"], ["row"]])
     assert trial() == (["first", "second", "quick"], [["row"], ["row"]])
+
+
+def test_a_run_is_recorded_when_its_result_is_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "RESULTS", tmp_path)
+    experiment = runs.Experiment("trial", "", "", ("first", "second"), print, print, list)
+    (tmp_path / "trial-first.npz").touch()
+    assert experiment.missing() == ["second"]
 
 
 @pytest.mark.parametrize("words", [("--full", "--only", "third"), ("--only", "second")])
