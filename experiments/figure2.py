@@ -150,22 +150,23 @@ def train(
     return model, history
 
 
-def choose_step_size(run: Run) -> tuple[float, list[float]]:
-    """(the step size of the best training bound in the first iterations, the bounds), in nats.
+def choose_step_size(run: Run) -> tuple[float, dict[float, float]]:
+    """(the step size of the best training bound in the first iterations, the bound of each), nats.
 
-    It is chosen on the first seed, for all seeds of a curve.
+    It is chosen on the first seed, for all seeds of a curve. Nothing is tried for a run that says
+    which step it takes.
     """
     if run.step_size is not None:
-        return run.step_size, []
-    run, bounds = dataclasses.replace(run, seed=0), []
+        return run.step_size, {}
+    run, bounds = dataclasses.replace(run, seed=0), {}
     for step_size in paper.STEP_SIZES:
         try:
             history = train(run, step_size, SCREENING, "screening")[1]
-            bounds.append(float(history.bound[-1]))
+            bounds[step_size] = float(history.bound[-1])
         except FloatingPointError as error:
             runs.say(f"{run.name}, step {step_size}: {error}")
-            bounds.append(-np.inf)
-    return paper.STEP_SIZES[int(np.argmax(bounds))], bounds
+            bounds[step_size] = -np.inf
+    return max(bounds, key=bounds.get), bounds
 
 
 def record(run: Run) -> None:
@@ -187,7 +188,7 @@ def record(run: Run) -> None:
             "command": runs.command(NAME, "--full", "--only", run.name),
             "run": dataclasses.asdict(run),
             "step_size": step_size,
-            "screening": dict(zip(map(str, paper.STEP_SIZES), map(str, screening), strict=False)),
+            "screening": {str(step): str(bound) for step, bound in screening.items()},
             "seconds": float(history.seconds[-1]),
             "scores": {split: pair[0] for split, pair in scores.items()},
             "standard_errors": {split: pair[1] for split, pair in scores.items()},

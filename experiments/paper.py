@@ -17,7 +17,6 @@ from experiments.precision import half_products
 
 BATCH = 100
 STEP_SIZES = (0.01, 0.02, 0.1)
-SCREENING = 200_000  # examples: the first iterations, the left end of Figure 2
 WARM_UP = 100  # minibatches whose squared gradients Adagrad sums before its first update
 
 

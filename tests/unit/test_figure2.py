@@ -131,6 +131,25 @@ def test_a_run_that_was_killed_ends_in_the_same_numbers(tiny, monkeypatch):
     assert not any(name.startswith("weights/") for name in figure2.recorded(seed1)[0])
 
 
+def test_a_run_recorded_shorter_than_it_is_asked_for_goes_on(tiny):
+    figure2.record(tiny)
+    longer = dataclasses.replace(tiny, examples=2400)
+    assert figure2.is_recorded(tiny) and not figure2.is_recorded(longer)
+    before = figure2.recorded(tiny)[0]["curve/train"]
+    figure2.record(longer)
+    arrays, _ = figure2.recorded(longer)
+    assert figure2.is_recorded(longer) and arrays["curve/examples"][-1] == 2400
+    np.testing.assert_array_equal(arrays["curve/train"][: len(before)], before)
+
+
+def test_a_trial_takes_its_own_step_and_a_name_of_its_own(tiny):
+    trial = dataclasses.replace(tiny, step_size=0.01)
+    figure2.record(trial)
+    metadata = figure2.recorded(trial)[1]
+    assert metadata["step_size"] == 0.01 and metadata["screening"] == {}
+    assert not figure2.is_recorded(tiny)
+
+
 def test_the_model_of_a_run_is_the_papers():
     model = figure2.make_model(figure2.Run("frey", 5))
     assert isinstance(model.likelihood, vae.PredictedGaussian)
