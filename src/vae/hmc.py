@@ -62,7 +62,7 @@ def leapfrog(
     Reversible (from the end with the momentum turned round it leads back) and volume-preserving;
     the energy -log_density + |momentum|^2 / 2 is kept up to O(step_size^2). Costs one gradient per
     step. Shapes: momentum (..., dim); step_size a number or (...,), one per chain.
-    Neal 2011, Section 2.3.
+    Derived in book/reproducing/evidence.md, equation `eq-leapfrog`; Neal 2011, Section 2.3.
     """
     step_size = jnp.asarray(step_size)[..., None]
 
@@ -97,7 +97,7 @@ def hmc_step(
       jitter: multiplies the step size of each chain by a draw of U(1 - jitter, 1 + jitter). On a
         near-Gaussian density a fixed one may lead every trajectory round, back to its start.
 
-    Neal 2011, Sections 3.2 and 4.2.
+    Derived in book/reproducing/evidence.md, equation `eq-hmc`; Neal 2011, Sections 3.2 and 4.2.
     """
     momentum_key, jitter_key, accept_key = jax.random.split(key, 3)
     shape, dtype = point.log_density.shape, point.log_density.dtype
@@ -123,7 +123,7 @@ def adapt_step_size(step_size, acceptance, target: float, rate=0.1):
 
     Multiplies by exp(rate * (acceptance - target)). A chain that keeps adapting no longer leaves
     its density exactly invariant: adapt while warming up, or while the density changes anyway.
-    Andrieu & Thoms 2008, Section 4.2.
+    Used in book/reproducing/evidence.md, equation `eq-adapt`; Andrieu & Thoms 2008, Section 4.2.
     """
     return step_size * jnp.exp(rate * (acceptance - target))
 

@@ -108,8 +108,8 @@ def binarized(objective):
     Takes an objective such as `elbo`, returns one for which each pixel of x in [0, 1] is the
     probability of a 1: resampled binarisation. Its values are bounds on log-probabilities of
     binary images, a scale of their own. Shapes and errors are those of the objective.
-    The pixels are those of book/foundations/cross-entropy-and-mse.md, equation `eq-bernoulli`;
-    Salakhutdinov & Murray 2008, Burda et al. 2015, Section 5.
+    Derived in book/reproducing/evidence.md, equation `eq-binarized`; Salakhutdinov & Murray 2008,
+    Burda et al. 2015, Section 5.
     """
 
     def on_binarized(model, x: jax.Array, key: jax.Array, **arguments):

@@ -77,6 +77,39 @@ def test_reciprocal_importance_sampling_is_within_a_twentieth_of_a_nat():
     assert (np.abs(estimate.acceptance - 0.9) < 0.04).all()
 
 
+class Parabola(nnx.Module):
+    """A decoder x = (z - 1)^2: what it shows has two causes, of which the prior prefers one."""
+
+    latent_dim, data_dim = 1, 1
+
+    def __call__(self, z):
+        return (z - 1) ** 2
+
+
+def test_a_chain_of_reciprocal_importance_sampling_sees_the_peak_it_starts_at():
+    encoder = vae.MLPEncoder(1, (), 1, rngs=nnx.Rngs(0))
+    model = vae.VAE(encoder, Parabola(), likelihood=vae.Gaussian(std=0.3))
+    z = np.linspace(-6, 6, 100_001)
+    joint = stats.norm.pdf(z) * stats.norm.pdf(2.2, (z - 1) ** 2, 0.3)
+    x = jnp.full((20, 1), 2.2)
+    for side, peak in ((z < 1, 1 - np.sqrt(2.2)), (z > 1, 1 + np.sqrt(2.2))):
+        estimate = evidence.reciprocal_importance_sampling(
+            model, x, KEY, 200, starts=jnp.full((20, 1), peak)
+        )
+        mass = np.trapezoid(np.where(side, joint, 0), z)
+        assert abs(np.mean(estimate.log_evidence) - np.log(mass)) < 0.1
+    assert mass < 0.1 * np.trapezoid(joint, z)
+
+
+def test_starts_that_fit_no_batch_are_refused():
+    for starts, words in (
+        (np.zeros((1, 2)), r"a position for each example, shape \(3, 2\), got \(1, 2\)"),
+        (np.full((3, 2), np.nan), "starts must be finite, got 6 NaN"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            evidence.reciprocal_importance_sampling(CASE.model, images(), KEY, 10, starts=starts)
+
+
 @pytest.mark.parametrize("name", ["annealed", "reciprocal"])
 def test_two_of_them_do_not_look_at_the_encoder(name):
     estimator = getattr(evidence, f"{name}_importance_sampling")

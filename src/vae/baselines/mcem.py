@@ -28,6 +28,7 @@ class MCEMHistory:
     in it. `seconds` is the training time up to then. `log_joint` is the mean of log p(x, z) at the
     chains' samples, before each update, in nats (no bound on log p(x)). `acceptance` is the mean of
     the chains' acceptance, `step_size` the leapfrog's at the end of the epoch.
+    Used in book/reproducing/evidence.md, equation `eq-mcem`.
     """
 
     examples: np.ndarray
@@ -78,7 +79,7 @@ def fit_mcem(
 
     Raises as `fit` does; FloatingPointError after the epoch in which log p(x, z) or a parameter
     became non-finite, the model keeping its parameters from before.
-    Kingma & Welling 2013, Appendix E.
+    Derived in book/reproducing/evidence.md, equation `eq-mcem`; Kingma & Welling 2013, Appendix E.
     """
     check_bounded(model)
     images, epochs, batch_size = check_run(model, images, key, epochs, batch_size, optimizer)

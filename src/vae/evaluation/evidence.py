@@ -31,6 +31,7 @@ class Evidence(NamedTuple):
     by the mean. It is trustworthy where it is well below 1: a mean that hangs on a few rare large
     terms does not know how much it lacks. Both arrays are (batch,), or (len(num_samples), batch)
     from `importance_sampling`.
+    Derived in book/reproducing/evidence.md, equation `eq-delta-error`.
     """
 
     log_evidence: jax.Array
@@ -38,7 +39,10 @@ class Evidence(NamedTuple):
 
 
 class ChainEvidence(NamedTuple):
-    """`Evidence`, with the mean acceptance of the chains behind it; each (batch,)."""
+    """`Evidence`, with the mean acceptance of the chains behind it; each (batch,).
+
+    Used in book/reproducing/evidence.md, equation `eq-hmc`.
+    """
 
     log_evidence: jax.Array
     standard_error: jax.Array
@@ -113,7 +117,7 @@ def annealed_importance_sampling(
     Shapes: x (batch, data_dim) in floating point; returns (batch,) each, in nats. num_chains *
     batch decoder outputs are held at a time. Raises TypeError or ValueError where x does not fit
     the model or a number is below 1.
-    Neal 2001; Wu et al. 2017.
+    Derived in book/reproducing/evidence.md, equation `eq-ais`; Neal 2001; Wu et al. 2017.
     """
     _check(model, x, key)
     settings = (
@@ -169,7 +173,7 @@ def _annealed_importance_sampling(static, state, x, key):
 def temperatures(num_temperatures: int) -> jax.Array:
     """num_temperatures + 1 inverse temperatures from 0 to 1, on a sigmoid: dense at both ends.
 
-    Wu et al. 2017, Section 4.
+    Stated in book/reproducing/evidence.md, equation `eq-ais`; Wu et al. 2017, Section 4.
     """
     ends = jnp.linspace(-SHARPNESS, SHARPNESS, num_temperatures + 1)
     curve = jax.nn.sigmoid(ends)
@@ -185,6 +189,7 @@ def reciprocal_importance_sampling(
     num_leapfrog: int = 4,
     num_warm_up: int = 50,
     num_starts: int = 256,
+    starts: jax.Array | None = None,
     step_size: float = 1.0,
     target_acceptance: float = 0.9,
 ) -> ChainEvidence:
@@ -194,12 +199,15 @@ def reciprocal_importance_sampling(
     is the expectation of q(z) / p(x, z). Good below some five latents; beyond, q no longer fits.
     The encoder is not used. What the paper leaves open is settled thus: q is a Gaussian with a full
     covariance, one for each example; each example has one chain, which starts at one of
-    num_starts draws of the prior, chosen in proportion to p(x|z), and adapts its step size to
-    target_acceptance in num_warm_up transitions that are then dropped.
-    Shapes: x (batch, data_dim) in floating point; returns (batch,) each, in nats. The standard
-    error takes the samples of a chain as independent, so it is somewhat low. Raises TypeError or
-    ValueError where x does not fit the model, or num_samples does not exceed the latents.
-    Kingma & Welling 2013,
+    num_starts draws of the prior, chosen in proportion to p(x|z), or at its row of `starts`, and
+    adapts its step size to target_acceptance in num_warm_up transitions that are then dropped.
+    A chain that starts at the wrong peak of a sharp posterior stays there, and the estimate is then
+    too low by what the right one holds: give such a model more starts.
+    Shapes: x (batch, data_dim) in floating point, starts (batch, latent_dim); returns (batch,)
+    each, in nats. The standard error takes the samples of a chain as independent, so it is somewhat
+    low. Raises TypeError or ValueError where x or `starts` does not fit the model, or num_samples
+    does not exceed the latents.
+    Derived in book/reproducing/evidence.md, equation `eq-reciprocal`; Kingma & Welling 2013,
     Appendix D; Gelfand & Dey 1994.
     """
     _check(model, x, key)
@@ -217,12 +225,19 @@ def reciprocal_importance_sampling(
         checks.positive_float("step_size", step_size),
         checks.positive_float("target_acceptance", target_acceptance),
     )
+    if starts is not None:
+        if jnp.shape(starts) != (len(x), latent_dim):
+            raise ValueError(
+                f"starts must hold a position for each example, shape {(len(x), latent_dim)}, got "
+                f"{jnp.shape(starts)}"
+            )
+        checks.finite("starts", starts)
     graphdef, state = nnx.split(model)
-    return _reciprocal_importance_sampling((graphdef, *settings), state, x, key)
+    return _reciprocal_importance_sampling((graphdef, *settings), state, x, key, starts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _reciprocal_importance_sampling(static, state, x, key):
+def _reciprocal_importance_sampling(static, state, x, key, starts):
     graphdef, num_samples, num_leapfrog, num_warm_up, num_starts, step_size, target = static
     model = nnx.merge(graphdef, state)
     start_key, warm_up_key, chain_key = jax.random.split(key, 3)
@@ -230,9 +245,11 @@ def _reciprocal_importance_sampling(static, state, x, key):
     def log_joint(z):
         return model.log_prior(z) + model.log_likelihood(x, z)
 
+    if starts is None:
+        starts = posterior_starts(model, x, start_key, num_starts)
     z, step_sizes = hmc.hmc_warm_up(
         log_joint,
-        posterior_starts(model, x, start_key, num_starts),
+        starts,
         warm_up_key,
         num_warm_up,
         num_leapfrog=num_leapfrog,
@@ -260,7 +277,7 @@ def posterior_starts(model, x: jax.Array, key: jax.Array, num_starts: int) -> ja
 
     Of num_starts draws of the prior, which all examples share, each takes one with probability in
     proportion to p(x|z): so a chain rarely starts in a mode that holds little of the posterior.
-    Rubin 1987.
+    Used in book/reproducing/evidence.md, equation `eq-reciprocal`; Rubin 1987.
     """
     draw_key, choice_key = jax.random.split(key)
     z = jax.random.normal(draw_key, (num_starts, model.decoder.latent_dim), x.dtype)
@@ -274,6 +291,7 @@ def fitted_gaussian_log_prob(samples: jax.Array, z: jax.Array) -> jax.Array:
 
     Shapes: samples (n, batch, dim), z (m, batch, dim), a Gaussian for each of the batch; returns
     (m, batch), in nats.
+    Used in book/reproducing/evidence.md, equation `eq-reciprocal`.
     """
     n, _, dim = samples.shape
     mean = jnp.mean(samples, axis=0)
@@ -367,6 +385,7 @@ def log_mean(log_values: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The log of the mean over the first axis, and its standard error by the delta method.
 
     Shapes: log_values (n, batch); returns (batch,) each; with n = 1 the error is NaN.
+    Derived in book/reproducing/evidence.md, equation `eq-delta-error`.
     """
     n = len(log_values)
     largest = jnp.max(log_values, axis=0)
