@@ -226,6 +226,39 @@ def test_chains_start_among_draws_of_the_posterior():
     np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.05)
 
 
+@pytest.mark.parametrize("num_starts", [200, 20_000])  # one block, and several
+def test_the_starts_of_a_bernoullis_chains_are_those_of_the_posterior(num_starts):
+    # Copies of one image, each with a start of its own from the same draws: their mean is that of
+    # the posterior. The decoder is given weights of some size, so that this is not the prior's.
+    rngs = nnx.Rngs(0)
+    model = vae.VAE(vae.MLPEncoder(30, 9, 3, rngs=rngs), vae.MLPDecoder(3, 9, 30, rngs=rngs))
+    model.decoder.output.kernel = nnx.Param(2 * model.decoder.output.kernel[...])
+    image = np.random.default_rng(1).uniform(0.2, 0.8, size=30).astype(np.float32)
+    starts = evidence.posterior_starts(model, copies(image, 4000), KEY, num_starts)
+    assert starts.shape == (4000, 3)
+
+    z = np.random.default_rng(3).normal(size=(50_000, 3)).astype(np.float32)
+    log_likelihood = np.asarray(model.log_likelihood(image, z), np.float64)
+    weight = np.exp(log_likelihood - log_likelihood.max())
+    weight /= weight.sum()
+    mean = weight @ z
+    spread = np.sqrt(weight @ (z - mean) ** 2)
+    assert np.linalg.norm(mean) > 0.3
+    few = num_starts * (weight.sum() ** 2 / (weight**2).sum()) / 50_000  # draws that carry weight
+    error = spread * np.sqrt(1 / 4000 + 1 / few)
+    assert np.all(np.abs(np.mean(starts, axis=0) - mean) < 4 * error)
+
+
+@pytest.mark.parametrize("likelihood", [vae.Bernoulli(), vae.Gaussian(0.3)])
+def test_pairs_have_the_likelihood_that_each_has_alone(likelihood):
+    rngs = nnx.Rngs(0)
+    encoder, decoder = vae.MLPEncoder(7, 5, 2, rngs=rngs), vae.MLPDecoder(2, 5, 7, rngs=rngs)
+    model = vae.VAE(encoder, decoder, likelihood)
+    x, z = jax.random.uniform(KEY, (3, 7)), 3 * jax.random.normal(KEY, (4, 2))
+    pairs = evidence.log_likelihood_of_pairs(model, x, z)
+    np.testing.assert_allclose(pairs, model.log_likelihood(x[:, None], z), rtol=1e-5)
+
+
 class TwoSided(nnx.Module):
     """A decoder of one latent that sees its magnitude, and a little of its sign."""
 

@@ -32,7 +32,6 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(figure3, name, value)
     monkeypatch.setattr(figure3, "KEPT", (800, 1200))
     monkeypatch.setattr(figure3, "STARTS", 512)
-    monkeypatch.setattr(figure3, "STARTS_AT_ONCE", 256)
     monkeypatch.setattr(paper, "WARM_UP", 2)
     monkeypatch.setattr(runs, "STATE", tmp_path / "state")
     monkeypatch.setattr(runs, "RESULTS", tmp_path / "results")
@@ -113,31 +112,8 @@ def test_a_row_is_recomputed_from_the_decoder_that_was_kept(monkeypatch, small):
     assert metadata["seconds"] == arrays["curve/seconds"][-1] > 0
 
 
-def test_a_chain_starts_at_a_draw_of_the_prior_in_proportion_to_the_likelihood(small):
-    # Copies of one image, each with a start of its own from the same draws: their mean is that of
-    # the posterior. The decoder is given weights of some size, so that this is not the prior's.
-    model = figure3.make_model(0)
-    model.decoder.output.kernel = nnx.Param(30 * model.decoder.output.kernel[...])
-    image = np.clip(np.random.default_rng(1).uniform(size=784), 0.2, 0.8).astype(np.float32)
-    x = np.tile(image, (400, 1))
-    starts = figure3.posterior_starts(*nnx.split(model), x, jax.random.key(2))
-    assert starts.shape == (400, 3)
-
-    z = np.random.default_rng(3).normal(size=(50_000, 3)).astype(np.float32)
-    log_likelihood = np.asarray(model.log_likelihood(image, z), np.float64)
-    weight = np.exp(log_likelihood - log_likelihood.max())
-    weight /= weight.sum()
-    mean = weight @ z
-    spread = np.sqrt(weight @ (z - mean) ** 2)
-    assert np.linalg.norm(mean) > 0.3  # not the prior's
-    few = 512 * (weight.sum() ** 2 / (weight**2).sum()) / 50_000  # draws that carry weight, of 512
-    error = spread * np.sqrt(1 / 400 + 1 / few)
-    assert np.all(np.abs(np.mean(starts, axis=0) - mean) < 5 * error)
-
-
 def test_the_protocol_is_the_papers():
     """The points fit whole epochs of every method, and hold those of the ledger."""
-    assert figure3.STARTS % figure3.STARTS_AT_ONCE == 0
     for run in figure3.RUNS:
         epoch = run.train_size * figure3.MCEM_UPDATES if run.method == "mcem" else figure3.EPOCH
         assert all(point % epoch == 0 for point in figure3.POINTS)
