@@ -259,6 +259,24 @@ def test_pairs_have_the_likelihood_that_each_has_alone(likelihood):
     np.testing.assert_allclose(pairs, model.log_likelihood(x[:, None], z), rtol=1e-5)
 
 
+class Same(nnx.Module):
+    """A decoder that shows its latent as it is."""
+
+    latent_dim, data_dim = 1, 1
+
+    def __call__(self, z):
+        return z
+
+
+def test_every_block_of_draws_is_searched_for_a_start():
+    model = vae.VAE(vae.MLPEncoder(1, (), 1, rngs=nnx.Rngs(0)), Same(), vae.Gaussian(1e-6))
+    x, n = jnp.linspace(-1, 1, 400)[:, None], 40_000
+    # So narrow a posterior takes the nearest draw, on average 1 / (2 n p(x)) away.
+    away = np.abs(evidence.posterior_starts(model, x, KEY, n) - x)
+    expected = 1 / (2 * n * stats.norm.pdf(np.asarray(x, np.float64)))
+    assert 0.8 < np.mean(away / expected) < 1.2
+
+
 class TwoSided(nnx.Module):
     """A decoder of one latent that sees its magnitude, and a little of its sign."""
 
