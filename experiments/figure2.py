@@ -90,11 +90,22 @@ class Run:
         return self.method == "aevb" or self.latent_dim in (20, 200)
 
 
+# Curves drawn to 10^8 examples: the model of Section 5 that everyone trains, and the faces, whose
+# bounds are still rising at 10^7.
+FAR = {("mnist", 20, "aevb"), ("mnist", 20, "ws"), *(("frey", n, "aevb") for n in (2, 5, 10, 20))}
+
+
+def _to_the_end(dataset: str, latent_dim: int, method: str = "aevb") -> Run:
+    """The first seed of a curve, as far as it goes."""
+    far = (dataset, latent_dim, method) in FAR
+    return Run(dataset, latent_dim, method, 10**8 if far else 10**7)
+
+
 RUNS = [
-    *(Run("mnist", n, method) for n in (3, 5, 10, 20, 200) for method in OBJECTIVES),
+    *(_to_the_end("mnist", n, method) for n in (3, 5, 10, 20, 200) for method in OBJECTIVES),
     *(Run("mnist", 20, method, seed=seed) for method in OBJECTIVES for seed in (1, 2)),
     *(Run("mnist", 3, seed=seed) for seed in (1, 2)),
-    *(Run("frey", n, method) for n in (2, 5, 10, 20) for method in OBJECTIVES),
+    *(_to_the_end("frey", n, method) for n in (2, 5, 10, 20) for method in OBJECTIVES),
     Run("mnist", 2),  # not in the figure: the manifold of Figure 4
 ]
 # The step size that was not chosen: what the choice is worth at the end.

@@ -68,7 +68,7 @@ def adagrad(step_size: float, train_size: int) -> optax.GradientTransformation:
     )
 
 
-def adam(step_size: float, train_size: int) -> optax.GradientTransformation:
+def adam(step_size: optax.ScalarOrSchedule, train_size: int) -> optax.GradientTransformation:
     """Adam with its usual settings, on the same objective."""
     return optax.chain(
         weight_prior(train_size), optax.scale_by_adam(), optax.scale_by_learning_rate(step_size)
