@@ -23,6 +23,7 @@ from flax import nnx
 import vae
 from experiments import paper, runs
 from experiments.precision import half_products
+from vae.evaluation import active_units, as_intensities
 
 NAME = "why_simple"
 COST = "about 1.5 hours of one core"
@@ -78,6 +79,7 @@ def record(name: str) -> None:
         s: paper.score(model, getattr(data, s).images, 1000 + i) for i, s in enumerate(splits)
     }
     curve = {name: getattr(history, name) for name in ("examples", "bound", "validation_bound")}
+    means = model.encode(as_intensities(jnp.asarray(data.validation.images)))[0]
     vae.checkpoints.save(
         runs.result_path(f"{NAME}-{name}"),
         {"curve": curve},
@@ -88,6 +90,7 @@ def record(name: str) -> None:
             "seed": seed,
             "seconds": float(history.seconds[-1]),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))),
+            "active": int(active_units(means).sum()),  # on the validation images
             "scores": {split: pair[0] for split, pair in scores.items()},
             "standard_errors": {split: pair[1] for split, pair in scores.items()},
         },
@@ -166,8 +169,9 @@ def ledger_rows() -> list[dict]:
                 "machine": metadata[0]["machine"],
                 "commit": metadata[0]["commit"],
                 "command": runs.command(NAME, "--full"),
-                "note": "products with the pixels' weights in bfloat16; seconds from the timing "
-                "study, one core; no weights kept",
+                "note": "active units on the validation images, by seed: "
+                f"{', '.join(str(run['active']) for run in metadata)}; products with the pixels' "
+                "weights in bfloat16; seconds from the timing study, one core; no weights kept",
             }
         )
     return rows
