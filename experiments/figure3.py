@@ -14,6 +14,7 @@ pixels' weights are in bfloat16 while training (`experiments.precision`), never 
     python -m experiments.figure3 --full --only NAME        one run, for a second process
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -275,11 +276,11 @@ def _id(run: Run, examples: int, split: str) -> str:
 
 def _row(reached: list[Run], examples: int, split: str) -> dict:
     first, values = reached[0], [value_at(run, split, examples) for run in reached]
-    try:
-        theirs = published.figure3_at(f"{CURVES[first.method]}_{split}", first.train_size, examples)
-    except ValueError:  # below the paper's axis
-        theirs = None
-    theirs = theirs if first.persistent else None
+    theirs = None
+    if first.persistent:  # ours that start anew are not in the paper's figure
+        with contextlib.suppress(ValueError):  # below the paper's axis
+            curve = f"{CURVES[first.method]}_{split}"
+            theirs = published.figure3_at(curve, first.train_size, examples)
     metadata = [recorded(run)[1] for run in reached]
     curves = [recorded(run)[0] for run in reached]
     seconds = [np.interp(examples, c["curve/examples"], c["curve/seconds"]) for c in curves]

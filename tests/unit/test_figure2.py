@@ -1,6 +1,7 @@
 """experiments.figure2: how a curve is thinned and read, what its rows say, what was recorded."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -161,6 +162,36 @@ def test_the_model_of_a_run_is_the_papers():
     assert sizes == pytest.approx([0.01], rel=0.02)
 
 
+def test_codes_say_what_each_latent_costs_on_images_and_on_dreams():
+    rngs = nnx.Rngs(0)
+    model = vae.VAE(vae.MLPEncoder(6, (9,), 3, rngs=rngs), vae.MLPDecoder(3, (9,), 6, rngs=rngs))
+    images = np.random.default_rng(0).integers(0, 256, (20_000, 6), np.uint8)
+    codes = figure2.codes(model, images)
+    coded = model.encode(images / np.float32(255))
+    mean, log_var = (np.asarray(part, np.float64) for part in coded)
+    kl = 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).mean(axis=0)
+    np.testing.assert_allclose(codes["images"], kl, rtol=1e-4)
+    np.testing.assert_allclose(codes["squares"], 0.5 * (mean**2).mean(axis=0), rtol=1e-4)
+    # Dreams of pixels with these probabilities, whatever the latent: six fair or unfair coins.
+    model.decoder.output.kernel = nnx.Param(0 * model.decoder.output.kernel[...])
+    model.decoder.output.bias = nnx.Param(jax.numpy.linspace(-3, 3, 6))
+    coins = np.array(list(itertools.product((0, 1), repeat=6)), np.float32)
+    white = 1 / (1 + np.exp(-np.linspace(-3, 3, 6)))
+    chance = np.prod(np.where(coins == 1, white, 1 - white), axis=1)
+    mean, log_var = (np.asarray(part, np.float64) for part in model.encode(coins))
+    each = 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var)
+    error = np.sqrt(chance @ (each - chance @ each) ** 2 / len(images))
+    assert np.all(np.abs(figure2.codes(model, images)["dreams"] - chance @ each) < 5 * error)
+    kernel = np.asarray(model.decoder.hidden.layers[0].kernel[...])
+    np.testing.assert_allclose(codes["weight"], np.sqrt((kernel**2).sum(axis=1)), rtol=1e-6)
+
+
+def test_a_row_without_kept_weights_says_that_it_cannot_be_recomputed():
+    row = ledger.row("mnist.nz5.ws.adagrad.1e7.test")
+    with pytest.raises(SystemExit, match="redoes it"):
+        figure2.check(row)
+
+
 @pytest.mark.parametrize("run", RECORDED, ids=lambda run: run.name)
 def test_a_recorded_run_says_where_it_comes_from(run):
     arrays, metadata = figure2.recorded(run)
@@ -175,6 +206,7 @@ def test_a_recorded_run_says_where_it_comes_from(run):
     assert max(bounds, key=bounds.get) == metadata["step_size"]
     assert set(bounds) == set(paper.STEP_SIZES)
     assert run.keeps_weights == any(name.startswith("weights/") for name in arrays)
+    assert run.keeps_codes == any(name.startswith("codes/") for name in arrays)
 
 
 @pytest.mark.parametrize("run", RECORDED, ids=lambda run: run.name)
