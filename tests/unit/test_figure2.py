@@ -215,7 +215,10 @@ def test_recorded_curves_rise_and_stay_within_reach_of_the_papers(run):
     seen, test = arrays["curve/examples"], arrays["curve/test"]
     if figure2._id(run, run.examples, "test") in figure2.WHY:
         return  # falls short, and the ledger says why
-    assert test[-1] == pytest.approx(test.max(), abs=3 if run.dataset == "mnist" else 30)
+    # Up to 10^7 the test bound rises; of the faces, which are few, it falls again by a little.
+    rising = test[seen <= 10**7]
+    assert rising[-1] == pytest.approx(rising.max(), abs=3 if run.dataset == "mnist" else 30)
+    assert test[-1] > test.max() - (3 if run.dataset == "mnist" else 0.05 * test.max())
     if run.latent_dim == 2 and run.dataset == "mnist":
         return  # which the paper does not show
     curve = f"{figure2.CURVES[run.method]}_test"
