@@ -11,6 +11,7 @@ from flax import nnx
 
 import vae
 
+OVERFITTED = "frey-nz5-aevb-seed0"  # its test bound falls again on the way to 10^8
 RECORDED = [run for run in figure2.RUNS if runs.result_path(f"{figure2.NAME}-{run.name}").exists()]
 
 
@@ -215,10 +216,10 @@ def test_recorded_curves_rise_and_stay_within_reach_of_the_papers(run):
     seen, test = arrays["curve/examples"], arrays["curve/test"]
     if figure2._id(run, run.examples, "test") in figure2.WHY:
         return  # falls short, and the ledger says why
-    # Up to 10^7 the test bound rises; of the faces, which are few, it falls again by a little.
-    rising = test[seen <= 10**7]
-    assert rising[-1] == pytest.approx(rising.max(), abs=3 if run.dataset == "mnist" else 30)
-    assert test[-1] > test.max() - (3 if run.dataset == "mnist" else 0.05 * test.max())
+    if run.name == OVERFITTED:  # the chapter says so
+        assert 30 < test.max() - test[-1] < 40
+        test, seen = test[seen <= 10**7], seen[seen <= 10**7]
+    assert test[-1] == pytest.approx(test.max(), abs=3 if run.dataset == "mnist" else 30)
     if run.latent_dim == 2 and run.dataset == "mnist":
         return  # which the paper does not show
     curve = f"{figure2.CURVES[run.method]}_test"
